@@ -1,0 +1,5 @@
+"""`python -m bigjax` is the `bigjax` command."""
+
+from bigjax.cli import script
+
+script()

@@ -1,0 +1,133 @@
+"""The terminal's door: one verb, one function. Everything heavy is imported by the verb that needs it."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from bigjax.errors import UserError, nearest
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
+    arguments, extra = parser().parse_known_args(argv)
+    try:
+        overrides = parse_overrides(extra, takes_config="config" in arguments)
+        arguments.run(arguments, overrides)
+    except UserError as error:
+        if os.environ.get("BIGJAX_TRACEBACK"):
+            raise
+        print(f"bigjax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bigjax: interrupted; the same command with the same --workdir goes on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs and their options."""
+    top = argparse.ArgumentParser(
+        prog="bigjax", description="CNNs, RNNs and Transformers in JAX, reproducible to the bit."
+    )
+    verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def verb(name: str, run: object, help: str, parent: argparse._SubParsersAction = verbs) -> argparse.ArgumentParser:
+        command = parent.add_parser(name, help=help, description=help, allow_abbrev=False)
+        command.set_defaults(run=run)
+        return command
+
+    for name, run, text in (
+        ("train", train, "train an experiment, or go on with a run that was stopped"),
+        ("sweep", sweep, "train every member of an experiment's sweep() and print a table"),
+    ):
+        command = verb(name, run, text)
+        command.add_argument("--config", required=True, metavar="FILE[:ARG]", help="an experiment, experiments/NAME.py")
+        command.add_argument("--workdir", help="where the run's files go (default: runs/NAME-<time>)")
+        command.epilog = "Any key of the config can be set with --config.KEY=VALUE, as --config.train.steps=100."
+    command = verb("evaluate", evaluate, "compute a run's metrics on a split again")
+    command.add_argument("--workdir", required=True, help="the run's folder")
+    command.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    data = verbs.add_parser("data", help="prepare data sets").add_subparsers(metavar="VERB", required=True)
+    command = verb("prepare", prepare, "download a TFDS data set and write it as ArrayRecord", data)
+    command.add_argument("dataset", metavar="NAME", help="its TFDS name, as cifar10 or glue/sst2")
+    command.add_argument("--data_dir", help="where to (default: TFDS's own folder)")
+    verb("doctor", doctor, "print versions and devices, and check that they compute")
+    return top
+
+
+def parse_overrides(extra: Sequence[str], takes_config: bool) -> dict[str, object]:
+    """`--config.KEY=VALUE` words as dotted keys and values; raises UserError for any other word."""
+    from bigjax.config import parse_value
+
+    overrides = {}
+    for word in extra:
+        key, equals, value = word.partition("=")
+        if not (takes_config and key.startswith("--config.")):
+            raise UserError(
+                f"There is no option {key!r}; {nearest(key, ['--config', '--config.KEY=VALUE', '--workdir'])}"
+            )
+        if not equals:
+            raise UserError(f"{word!r} has no value: write {word}=VALUE.")
+        overrides[key.removeprefix("--config.")] = parse_value(value)
+    return overrides
+
+
+def train(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
+    """`bigjax train`."""
+    import bigjax
+
+    run = bigjax.train(arguments.config, overrides, arguments.workdir)
+    print(describe(run.result["metrics"]))
+    print(f"params_sha256 {run.result['params_sha256']}")
+    print(f"report: {run.workdir / 'report.html'}")
+
+
+def sweep(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
+    """`bigjax sweep`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    import bigjax
+
+    table = Table("run", "overrides", "held-out metrics", title=arguments.config)
+    for member, run in bigjax.sweep(arguments.config, overrides, arguments.workdir):
+        metrics = run.result["metrics"]
+        split = next(name for name in ("test", "validation", "train") if name in metrics)
+        words = " ".join(f"{key}={value}" for key, value in member.items())
+        table.add_row(str(run.workdir), words, describe({split: metrics[split]}))
+    Console().print(table)
+
+
+def evaluate(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
+    """`bigjax evaluate`."""
+    import bigjax
+
+    print(describe({arguments.split: bigjax.evaluate(arguments.workdir, arguments.split)}))
+
+
+def prepare(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
+    """`bigjax data prepare`."""
+    from bigjax.data.prepare import prepare
+
+    print(prepare(arguments.dataset, arguments.data_dir))
+
+
+def doctor(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
+    """`bigjax doctor`."""
+    from bigjax.doctor import doctor
+
+    for line in doctor():
+        print(line)
+
+
+def describe(metrics: dict[str, dict[str, float]]) -> str:
+    """A line of figures for each split."""
+    from bigjax.training.progress import summary
+
+    return "\n".join(f"{split}: {summary(figures)}" for split, figures in metrics.items())
+
+
+def script() -> None:
+    """The `bigjax` command."""
+    sys.exit(main())

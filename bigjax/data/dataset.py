@@ -1,0 +1,124 @@
+"""What a data source gives: splits whose batches are addressed by step."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+
+
+class Split(Protocol):
+    """One split of a data set. `rows` is the part of a global batch that this process wants."""
+
+    def steps_per_epoch(self, batch_size: int) -> float:
+        """Training batches in one pass."""
+        ...
+
+    def train_batch(self, seed: int, step: int, batch_size: int, rows: slice) -> Batch:
+        """The batch of `step`: a function of its arguments alone."""
+        ...
+
+    def eval_batch_size(self, wanted: int) -> int:
+        """The rows of an evaluation batch; a split of fixed streams has as many rows as streams."""
+        ...
+
+    def eval_batches(self, batch_size: int) -> int:
+        """How many batches hold every example once."""
+        ...
+
+    def eval_batch(self, index: int, batch_size: int, rows: slice) -> Batch:
+        """Batch `index` of the split in order; the last is filled up with rows whose mask is 0."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A sha256 over the content."""
+        ...
+
+
+class Examples:
+    """The part of a split that is the same for every one with independent examples; they have a length."""
+
+    def __len__(self) -> int:
+        raise TypeError
+
+    def steps_per_epoch(self, batch_size: int) -> float:
+        return len(self) / batch_size
+
+    def eval_batch_size(self, wanted: int) -> int:
+        return wanted
+
+    def eval_batches(self, batch_size: int) -> int:
+        return -(-len(self) // batch_size)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits of a source.
+
+    Attributes:
+      splits: "train", and where there are any "validation" and "test".
+      info: what models, tasks and reports need to know: `num_classes`, `image_shape`, `class_names` of images;
+        `vocab_size`, `context`, `decode` (token ids to text) of texts.
+      files: what must be kept with the run, by file name: a trained tokenizer.
+    """
+
+    splits: Mapping[str, Split]
+    info: Mapping[str, Any]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def fingerprint(self) -> str:
+        """A sha256 over the content of all splits."""
+        digest = hashlib.sha256()
+        for name in sorted(self.splits):
+            digest.update(f"{name}:{self.splits[name].fingerprint()};".encode())
+        return digest.hexdigest()
+
+
+def random(seed: int, stream: str, *address: int) -> np.random.Generator:
+    """The numpy generator of one stream of randomness at one address: the same whenever it is asked for."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *stream.encode(), *address])))
+
+
+@lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, length: int) -> np.ndarray:
+    """The order of `length` examples in one epoch, int64 [length]."""
+    return random(seed, "order", epoch).permutation(length)
+
+
+def shuffled(seed: int, step: int, batch_size: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which examples make the batch of `step` when every epoch is a new permutation of `length` examples.
+
+    Batches go on across the ends of epochs, so that every example comes exactly once an epoch.
+
+    Returns:
+      The epoch and the example of each row, int64 [batch_size] each.
+    """
+    position = np.arange(step * batch_size, (step + 1) * batch_size)
+    epoch, place = np.divmod(position, length)
+    index = np.empty_like(place)
+    for e in np.unique(epoch):
+        index[epoch == e] = permutation(seed, int(e), length)[place[epoch == e]]
+    return epoch, index
+
+
+def in_order(index: int, batch_size: int, length: int, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Which examples make evaluation batch `index`, and which rows are real.
+
+    Returns:
+      The example of each row, int64 (padding repeats the last one), and a mask, float32.
+    """
+    position = np.arange(index * batch_size, (index + 1) * batch_size)[rows]
+    return np.minimum(position, length - 1), (position < length).astype(np.float32)
+
+
+def sha256(*arrays: np.ndarray) -> str:
+    """A sha256 over dtypes, shapes and bytes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

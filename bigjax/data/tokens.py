@@ -1,0 +1,94 @@
+"""Tokens from text and back: bytes, or a byte-level BPE trained on the training text."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bigjax.errors import UserError
+
+CHUNK = 1 << 20  # bytes encoded at a time
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A reversible tokenizer.
+
+    Attributes:
+      token_bytes: int32 [V], the UTF-8 bytes that each token stands for.
+      newline: bool [V], whether a newline is among them.
+      encode: text as uint8 [N] to token ids, an integer array.
+      decode: token ids to text; bytes that are not UTF-8 become U+FFFD.
+      files: what must be kept to decode later: file names and contents.
+    """
+
+    token_bytes: np.ndarray
+    newline: np.ndarray
+    encode: Callable[[np.ndarray], np.ndarray]
+    decode: Callable[[Sequence[int]], str]
+    files: dict[str, str]
+
+
+def make_tokenizer(kind: Literal["bytes", "bpe"], vocab_size: int | None, train: np.ndarray) -> Tokenizer:
+    """The tokenizer of `config.data`; "bpe" learns `vocab_size` tokens from `train`, uint8 [N]."""
+    if kind == "bytes":
+        if vocab_size not in (None, 256):
+            raise UserError(
+                f"config.data.vocab_size is 256 for byte tokens, not {vocab_size}; 'bpe' takes other sizes."
+            )
+        newline = np.arange(256) == ord("\n")
+        return Tokenizer(np.ones(256, np.int32), newline, lambda text: text, decode_bytes, {})
+    if vocab_size is None or vocab_size < 256:
+        raise UserError(f"config.data.vocab_size must be 256 or more for 'bpe', not {vocab_size}.")
+    return train_bpe(vocab_size, train)
+
+
+def decode_bytes(ids: Sequence[int]) -> str:
+    """The text of byte tokens."""
+    return np.asarray(ids, np.uint8).tobytes().decode(errors="replace")
+
+
+def train_bpe(vocab_size: int, train: np.ndarray) -> Tokenizer:
+    """A byte-level BPE as GPT-2's (Radford et al. 2019, section 2.2), learned from `train`, uint8 [N] of UTF-8."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    bpe = tokenizers.Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator(chunks(train), trainer)
+    if bpe.get_vocab_size() < vocab_size:
+        raise UserError(
+            f"The training text has only enough repetition for a BPE of {bpe.get_vocab_size()} tokens, "
+            f"not config.data.vocab_size={vocab_size}."
+        )
+    # In a byte-level BPE every character of a token's name stands for one byte, the newline being "\u010a".
+    names = [bpe.id_to_token(i) for i in range(vocab_size)]
+    token_bytes = np.array([len(name) for name in names], np.int32)
+    newline = np.array(["\u010a" in name for name in names])
+    dtype = np.uint16 if vocab_size <= 2**16 else np.int32
+
+    def encode(text: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.array(e.ids, dtype) for e in bpe.encode_batch(list(chunks(text)))])
+
+    return Tokenizer(token_bytes, newline, encode, lambda ids: bpe.decode(list(ids)), {"tokenizer.json": bpe.to_str()})
+
+
+def chunks(text: np.ndarray) -> list[str]:
+    """`text`, uint8 [N], as strings of about a mebibyte that end at line ends."""
+    data = text.tobytes()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"The text is not UTF-8 at byte {error.start}; config.data.tokenizer='bytes' takes any bytes."
+        ) from error
+    pieces, begin = [], 0
+    while begin < len(data):
+        end = data.find(b"\n", begin + CHUNK) + 1 or len(data)
+        pieces.append(data[begin:end].decode())
+        begin = end
+    return pieces

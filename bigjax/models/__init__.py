@@ -1,0 +1,19 @@
+"""What is trained: one file per architecture. A new model is a file here and a line in MODELS."""
+
+from flax import nnx
+
+from bigjax.models import gpt
+from bigjax.models.cnn import CNN
+from bigjax.models.gpt import GPT
+from bigjax.models.rnn import RNN
+
+MODELS: dict[str, type[nnx.Module]] = {
+    "cnn": CNN,
+    "gpt": GPT,
+    "rnn": RNN,
+}
+
+# How parameters lie on the mesh, for models that say more than "along fsdp".
+SHARDING = {
+    "gpt": gpt.SHARDING,
+}

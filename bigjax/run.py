@@ -1,0 +1,161 @@
+"""The verbs as functions: what the terminal and the notebook both call."""
+
+import inspect
+import time
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+from flax import nnx
+from ml_collections import ConfigDict
+
+from bigjax.cache import cache_folder
+from bigjax.config import experiment_config, load_experiment
+from bigjax.errors import UserError, nearest
+from bigjax.report import plot_metrics
+from bigjax.training import loop
+from bigjax.training.checkpoint import Checkpoints
+from bigjax.training.evaluate import evaluate as evaluate_split
+from bigjax.training.setup import model_maker, resolve, set_up
+from bigjax.training.workdir import Workdir
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+Overrides = Mapping[str, Any]
+
+
+class Run:
+    """A run that left its files in a folder.
+
+    Attributes:
+      workdir: the folder.
+      config: the resolved config.
+    """
+
+    def __init__(self, workdir: str | Path) -> None:
+        self.workdir = Path(workdir)
+        self.config = resolve(Workdir(self.workdir).read("config.json"))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.workdir)!r})"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The content of result.json; raises UserError where the run has not ended."""
+        return Workdir(self.workdir).read("result.json")
+
+    @property
+    def metrics(self) -> "pandas.DataFrame":
+        """The figures of metrics.jsonl as a table."""
+        import pandas
+
+        return pandas.DataFrame(Workdir(self.workdir).rows())
+
+    def plot(self) -> "Figure":
+        """Curves of every metric."""
+        return plot_metrics(Workdir(self.workdir).rows())
+
+    @cached_property
+    def model(self) -> nnx.Module:
+        """The trained model as a live module on the first device, from the newest checkpoint."""
+        checkpoints = Checkpoints(self.workdir / "checkpoints")
+        if not checkpoints.steps():
+            raise UserError(f"{self.workdir} has no checkpoint yet.")
+        weights, statistics = checkpoints.restore_weights(max(checkpoints.steps()))
+        abstract = nnx.eval_shape(model_maker(self.config), jax.random.key(0))
+        graphdef, *parts = nnx.split(abstract, nnx.Param, ...)
+        for part, arrays in zip(parts, (weights, statistics), strict=True):
+            for path, variable in nnx.to_flat_state(part):
+                variable.set_value(arrays["/".join(map(str, path))])
+        return nnx.merge(graphdef, *parts)
+
+
+def train(
+    config: str | Mapping[str, Any],
+    overrides: Overrides | None = None,
+    workdir: str | Path | None = None,
+    *,
+    quiet: bool = False,
+) -> Run:
+    """Trains an experiment, or goes on with it where it was stopped.
+
+    Args:
+      config: an experiment file, `experiments/x.py` or `experiments/x.py:arg`, or a config as `get_config` returns it.
+      overrides: dotted keys to values, `{"optimizer.learning_rate": 0.1}`.
+      workdir: where the run's files go; `runs/NAME-<time>` by default. One that holds this run resumes it.
+      quiet: shows no progress.
+
+    Raises:
+      UserError: something in the config, the data or the workdir is wrong.
+    """
+    resolved = read_config(config, overrides)
+    path = Path(workdir or f"runs/{resolved['experiment']}-{time.strftime('%Y%m%d-%H%M%S')}")
+    use_compilation_cache()
+    experiment = set_up(resolved)
+    folder = Workdir(path, writes=jax.process_index() == 0)
+    folder.check(experiment.config, experiment.dataset.files)
+    if not (path / "result.json").exists():
+        loop.train(experiment, folder, quiet)
+    return Run(path)
+
+
+def load(workdir: str | Path) -> Run:
+    """A run from its folder: nothing in it is executed.
+
+    Raises:
+      UserError: the folder holds no run, or a damaged one.
+    """
+    return Run(workdir)
+
+
+def evaluate(workdir: str | Path, split: str = "test") -> dict[str, float]:
+    """The metrics of a run's newest checkpoint on a whole split, computed again.
+
+    Raises:
+      UserError: there is no checkpoint, or no such split.
+    """
+    run = Run(workdir)
+    use_compilation_cache()
+    experiment = set_up(run.config)
+    if split not in experiment.dataset.splits:
+        raise UserError(f"The data have no split {split!r}; {nearest(split, experiment.dataset.splits)}")
+    _, *state = nnx.split(run.model, nnx.Param, ...)
+    shardings = jax.tree.map(lambda a: a.sharding, (experiment.abstract.params, experiment.abstract.statistics))
+    params, statistics = jax.device_put(tuple(map(nnx.to_pure_dict, state)), shardings)
+    return evaluate_split(experiment, params, statistics, split)
+
+
+def sweep(
+    config: str, overrides: Overrides | None = None, workdir: str | Path | None = None, *, quiet: bool = False
+) -> Iterator[tuple[dict[str, Any], Run]]:
+    """Trains every member of an experiment's `sweep()`, one after another; all are checked before the first starts.
+
+    Yields:
+      The member's overrides and its run, in `workdir/0`, `workdir/1`, ....
+    """
+    module, _ = load_experiment(config)
+    if not inspect.isfunction(getattr(module, "sweep", None)):
+        raise UserError(f"{config} defines no sweep() that yields dicts of overrides.")
+    members = [dict(member) for member in module.sweep()]
+    resolved = [read_config(config, {**member, **(overrides or {})}) for member in members]
+    if not members:
+        raise UserError(f"The sweep() of {config} yields nothing.")
+    path = Path(workdir or f"runs/{resolved[0]['experiment']}-sweep-{time.strftime('%Y%m%d-%H%M%S')}")
+    for number, (member, one) in enumerate(zip(members, resolved, strict=True)):
+        yield member, train(one, None, path / str(number), quiet=quiet)
+
+
+def read_config(config: str | Mapping[str, Any], overrides: Overrides | None) -> dict[str, Any]:
+    """The resolved config of an experiment file or of a config."""
+    return resolve(experiment_config(config) if isinstance(config, str) else ConfigDict(config), overrides)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled steps between processes, in the user's cache folder, unless JAX is told another."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

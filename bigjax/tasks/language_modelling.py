@@ -1,0 +1,111 @@
+"""Language modelling: the next token of a text."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from bigjax.tasks.task import Batch, Sums
+
+
+@dataclass(frozen=True)
+class LanguageModelling:
+    """Cross-entropy of the next token.
+
+    The batch: `inputs` and `targets` int32 [B, T] (targets are the inputs one position on), `mask` float32 [B, T]
+    (1 where a target counts), `bytes` float32 [B] (the UTF-8 bytes that the counted targets stand for), and `start`
+    bool [B] (the row does not continue the row of the batch before).
+
+    Attributes:
+      sample_tokens: how many tokens the report's samples have.
+      sample_temperature: what the samples' logits are divided by.
+    """
+
+    sample_tokens: int = 200
+    sample_temperature: float = 0.8
+
+    unit: ClassVar[str] = "tokens"
+    weight: ClassVar[str] = "mask"
+    main_metric: ClassVar[str] = "bits_per_byte"
+    higher_is_better: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.sample_tokens < 1 or self.sample_temperature <= 0:
+            raise ValueError("sample_tokens and sample_temperature must be positive")
+
+    def model_arguments(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        return {"vocab_size": info["vocab_size"], "context": info["context"]}
+
+    def initial_carry(self, model: nnx.Module, batch: Batch) -> Any:
+        """Zeros for a recurrent model, whose state goes on from batch to batch; None for others."""
+        start = getattr(model, "initial_carry", None)
+        return start(batch["inputs"].shape[0]) if start else None
+
+    def loss(
+        self, model: nnx.Module, batch: Batch, carry: Any, *, train: bool, rngs: nnx.Rngs | None
+    ) -> tuple[Sums, Any]:
+        carry = jax.tree.map(lambda c: jnp.where(batch["start"].reshape(-1, *(1,) * (c.ndim - 1)), 0, c), carry)
+        logits, carry = model(batch["inputs"], carry, train=train, rngs=rngs)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), batch["targets"])
+        mask = batch["mask"]
+        return {"loss": (losses * mask).sum(), "weight": mask.sum(), "bytes": batch["bytes"].sum()}, carry
+
+    def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """`loss` in nats per token, `bits_per_byte`, comparable across tokenizers, and `perplexity` = exp(loss)."""
+        nats = sums["loss"] / sums["weight"]
+        return {
+            "loss": nats,
+            "bits_per_byte": sums["loss"] / math.log(2) / sums["bytes"],
+            "perplexity": math.exp(min(nats, 700.0)),
+        }
+
+    def examples(self, model: nnx.Module, batches: Iterable[Batch], info: Mapping[str, Any]) -> dict[str, Any]:
+        """Continuations of the first 32 tokens of four rows, sampled with fixed keys."""
+        batch = next(iter(batches))
+        prompt = batch["inputs"][:4, :32]
+        tokens = sample(model, prompt, self.sample_tokens, self.sample_temperature, info["context"], jax.random.key(0))
+        decode = info["decode"]
+        samples = [
+            {
+                "prompt": decode(row[: prompt.shape[1]]),
+                "text": decode(row[prompt.shape[1] :]),
+                "temperature": self.sample_temperature,
+            }
+            for row in jax.device_get(tokens)
+        ]
+        return {"kind": "text", "samples": samples}
+
+
+def sample(
+    model: nnx.Module, prompt: jax.Array, num_tokens: int, temperature: float, context: int, key: jax.Array
+) -> jax.Array:
+    """Draws `num_tokens` more tokens, one at a time, each seeing at most the `context` tokens before it.
+
+    Args:
+      model: any language model.
+      prompt: int32 [B, P].
+
+    Returns:
+      int32 [B, P + num_tokens], the prompt included.
+    """
+    length = prompt.shape[1]
+    context = min(context, length + num_tokens)
+
+    @jax.jit
+    def draw(model: nnx.Module, tokens: jax.Array) -> jax.Array:
+        def one(position: jax.Array, tokens: jax.Array) -> jax.Array:
+            begin = jnp.maximum(position - context, 0)
+            window = jax.lax.dynamic_slice_in_dim(tokens, begin, context, axis=1)
+            logits = model(window)[0].astype(jnp.float32)
+            last = jax.lax.dynamic_index_in_dim(logits, position - begin - 1, axis=1, keepdims=False)
+            token = jax.random.categorical(jax.random.fold_in(key, position), last / temperature)
+            return tokens.at[:, position].set(token.astype(tokens.dtype))
+
+        return jax.lax.fori_loop(length, length + num_tokens, one, tokens)
+
+    return draw(model, jnp.pad(prompt, ((0, 0), (0, num_tokens))))

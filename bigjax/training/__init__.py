@@ -1,0 +1,1 @@
+"""How weights move: state, step, optimizer, loop, checkpoint."""

@@ -1,0 +1,67 @@
+"""What the bits of a run depend on, beside its config."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bigjax.training.setup import Experiment
+
+PACKAGES = ("bigjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "tokenizers")
+
+
+def manifest(experiment: Experiment) -> dict[str, Any]:
+    """Versions, platform, devices, mesh, flags, git commit and the data's fingerprint."""
+    params = jax.tree.leaves(experiment.abstract.params)
+    return {
+        "versions": {name: found for name in PACKAGES if (found := package_version(name))},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_model(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "backend": jax.default_backend(),
+        "processes": jax.process_count(),
+        "mesh": dict(experiment.mesh.shape),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("JAX_", "NVIDIA_TF32"))},
+        "git": git_state(),
+        "data_fingerprint": experiment.dataset.fingerprint(),
+        "num_parameters": sum(p.size for p in params),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def package_version(name: str) -> str | None:
+    """The installed version, or None."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def cpu_model() -> str:
+    """The processor's name and the number of its cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def git_state() -> dict[str, Any] | None:
+    """The commit that bigjax runs from and whether files differ from it; None outside a git checkout."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).resolve().parent
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10).stdout
+
+    try:
+        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,217 @@
+"""From a resolved config to everything that training needs; all that a user can get wrong is found here."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+
+from bigjax import config as config_lib
+from bigjax.data import SOURCES
+from bigjax.data.dataset import Dataset
+from bigjax.errors import UserError, nearest
+from bigjax.models import MODELS, SHARDING
+from bigjax.parallel.mesh import BATCH, batch_shards, make_mesh, state_shardings
+from bigjax.tasks import TASKS
+from bigjax.tasks.task import Batch, Task
+from bigjax.training.optimizer import make_optimizer, optimizer_schema
+from bigjax.training.state import TrainState, Tree, random_key
+from bigjax.training.step import Program, eval_step, train_step
+
+REGISTRIES: Mapping[str, Mapping[str, Callable[..., Any]]] = {"model": MODELS, "task": TASKS, "data": SOURCES}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def section_schema(section: str, name: str) -> config_lib.Schema:
+    """The keys that a config section takes when its name is `name`."""
+    if section == "optimizer":
+        return optimizer_schema(name)
+    if section == "train":
+        return config_lib.schema(config_lib.TrainOptions)
+    if section == "mesh":
+        return config_lib.schema(make_mesh)
+    known = REGISTRIES[section]
+    if name not in known:
+        raise UserError(f"There is no {section} {name!r}; {nearest(name, known)}")
+    return config_lib.schema(known[name], without=("rngs", "dtype"))
+
+
+def resolve(config: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The whole config, checked; see `bigjax.config.resolve`."""
+    return config_lib.resolve(config, overrides or {}, section_schema)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A config made real: data, mesh, and the compiled-on-first-use steps.
+
+    Attributes:
+      config: the resolved config, with the model's arguments that the data decided.
+      options: `config.train`.
+      steps: how many optimizer steps the run has.
+      abstract: the train state's shapes, dtypes and shardings.
+      initial_state: makes the first state from the seed, straight into its shards.
+      train_step: (state, batch) to (state, sums); the state is donated.
+      eval_step: (params, statistics, carry, batch) to (sums, carry).
+    """
+
+    config: dict[str, Any]
+    options: config_lib.TrainOptions
+    dataset: Dataset
+    task: Task
+    mesh: Mesh
+    program: Program
+    schedule: optax.Schedule
+    steps: int
+    abstract: TrainState
+    initial_state: Callable[[], TrainState]
+    train_step: jax.stages.Wrapped
+    eval_step: jax.stages.Wrapped
+
+    def rows(self, batch_size: int) -> slice:
+        """The rows of a global batch that this process loads."""
+        share = batch_size // jax.process_count()
+        return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+    def to_devices(self, batch: Mapping[str, np.ndarray]) -> Batch:
+        """This process's rows as the global batch, laid over the mesh."""
+        sharding = NamedSharding(self.mesh, BATCH)
+        return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
+
+    def model(self, params: Tree, statistics: Tree) -> nnx.Module:
+        """A live module with these arrays."""
+        return nnx.merge(self.program.graphdef, params, statistics)
+
+
+def set_up(config: Mapping[str, Any]) -> Experiment:
+    """Loads the data of a resolved config and builds its model, optimizer, mesh and steps, without compiling.
+
+    Raises:
+      UserError: the data cannot be read, or parts of the config do not fit each other.
+    """
+    config = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+    options = config_lib.TrainOptions(**config["train"])
+    mesh = make_mesh(**config["mesh"])
+    try:
+        task = TASKS[config["task"]["name"]](**arguments(config["task"]))
+    except ValueError as error:
+        raise UserError(f"config.task: {error}.") from error
+    accumulate = config["optimizer"]["accumulate_steps"]
+    check_batch_size(options.batch_size, batch_shards(mesh), accumulate)
+    dataset = SOURCES[config["data"]["name"]](**arguments(config["data"]))
+    complete_model(config, task, dataset)
+    make_model = model_maker(config)
+    graphdef = nnx.graphdef(nnx.eval_shape(make_model, jax.random.key(0)))
+    steps = options.steps
+    if steps is None:
+        steps = int(np.ceil(options.epochs * dataset.splits["train"].steps_per_epoch(options.batch_size)))
+    optimizer, schedule = make_optimizer(config["optimizer"], steps)
+    program = Program(graphdef, task, optimizer, accumulate, config["optimizer"]["ema_decay"])
+
+    sample = dataset.splits["train"].train_batch(0, 0, options.batch_size, slice(0, 1))
+    batch = {k: jax.ShapeDtypeStruct((options.batch_size, *v.shape[1:]), v.dtype) for k, v in sample.items()}
+
+    def first(seed: jax.Array) -> TrainState:
+        model = make_model(random_key(seed, "init"))
+        params, statistics = map(nnx.to_pure_dict, nnx.state(model, nnx.Param, ...))
+        ema = params if program.ema_decay is not None else {}
+        carry = task.initial_carry(model, batch)
+        return TrainState(jnp.int32(0), seed, params, statistics, optimizer.init(params), ema, carry)
+
+    seed = np.uint32(config["seed"])
+    shapes = jax.eval_shape(first, seed)
+    shardings = state_shardings(mesh, shapes, SHARDING.get(config["model"]["name"], ()))
+    abstract = jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
+    )
+    whole, rows = NamedSharding(mesh, jax.sharding.PartitionSpec()), NamedSharding(mesh, BATCH)
+    return Experiment(
+        config,
+        options,
+        dataset,
+        task,
+        mesh,
+        program,
+        schedule,
+        steps,
+        abstract,
+        lambda: jax.jit(first, out_shardings=shardings)(seed),
+        jax.jit(
+            partial(train_step, program),
+            in_shardings=(shardings, rows),
+            out_shardings=(shardings, whole),
+            donate_argnums=0,
+        ),
+        jax.jit(
+            partial(eval_step, program),
+            in_shardings=(shardings.params, shardings.statistics, rows, rows),
+            out_shardings=(whole, rows),
+        ),
+    )
+
+
+def arguments(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of a config section."""
+    return {key: value for key, value in section.items() if key != "name"}
+
+
+def check_batch_size(batch_size: int, shards: int, accumulate: int) -> None:
+    """Raises UserError unless every device gets equally many rows of every microbatch on every process."""
+    unit = int(np.lcm(shards, jax.process_count())) * accumulate
+    if batch_size % unit:
+        below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
+        near = f"{below} or {above}" if below else f"{above}"
+        raise UserError(
+            f"config.train.batch_size={batch_size} does not divide into {accumulate} microbatches "
+            f"on {shards} devices; the nearest that does is {near}."
+        )
+
+
+def complete_model(config: dict[str, Any], task: Task, dataset: Dataset) -> None:
+    """Writes into `config.model` what the data decide of it, and checks that nothing is missing."""
+    name, section = config["model"]["name"], config["model"]
+    keys = section_schema("model", name)
+    try:
+        offered = task.model_arguments(dataset.info)
+    except KeyError as error:
+        raise UserError(
+            f"The task {config['task']['name']!r} cannot use the data {config['data']['name']!r}, which lack {error}."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"config.task: {error}.") from error
+    for key in offered.keys() & keys.keys():
+        given, needed = section.setdefault(key, offered[key]), offered[key]
+        if given < needed if isinstance(needed, int) else given != needed:
+            raise UserError(f"config.model.{key} is {given}, but the data need {needed}.")
+    if missing := [k for k, p in keys.items() if k not in section and p.default is inspect.Parameter.empty]:
+        raise UserError(f"config.model.{missing[0]} is missing: the model {name!r} needs it.")
+
+
+def model_maker(config: Mapping[str, Any]) -> Callable[[jax.Array], nnx.Module]:
+    """A function from a random key to the model of a completed config.
+
+    Raises:
+      UserError: the model refuses its arguments.
+    """
+    name, precision = config["model"]["name"], config["train"]["precision"]
+    kwargs = arguments(config["model"])
+    if "dtype" in config_lib.schema(MODELS[name]):
+        kwargs["dtype"] = DTYPES[precision]
+    elif precision != "float32":
+        raise UserError(f"config.train.precision={precision!r} needs a model that takes dtype; {name!r} does not.")
+
+    def make(key: jax.Array) -> nnx.Module:
+        return MODELS[name](**kwargs, rngs=nnx.Rngs(params=key))
+
+    try:
+        nnx.eval_shape(make, jax.random.key(0))
+    except ValueError as error:
+        raise UserError(f"config.model {name!r}: {error}.") from error
+    return make

@@ -1,0 +1,93 @@
+"""The one training step, and the one evaluation step, of every model and task."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from bigjax.tasks.task import Batch, Sums, Task
+from bigjax.training.state import TrainState, Tree, random_key
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the step computes, apart from its arrays: static under `jax.jit`."""
+
+    graphdef: nnx.GraphDef
+    task: Task
+    optimizer: optax.GradientTransformation
+    accumulate_steps: int = 1
+    ema_decay: float | None = None
+
+
+def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+    """One update of the parameters from one global batch: a pure function, for every model and task.
+
+    Returns:
+      The next state; the task's sums over the batch, and "grad_norm", the gradient's norm before clipping.
+    """
+    key = random_key(state.seed, "step", state.step)
+    grads, sums, statistics, carry = gradients(program, state, batch, key)
+    updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if program.ema_decay is not None:
+        ema = optax.incremental_update(params, state.ema, 1 - program.ema_decay)
+    next_state = TrainState(state.step + 1, state.seed, params, statistics, opt_state, ema, carry)
+    return next_state, sums | {"grad_norm": optax.global_norm(grads)}
+
+
+def gradients(program: Program, state: TrainState, batch: Batch, key: jax.Array) -> tuple[Tree, Sums, Tree, Tree]:
+    """The gradient of the batch's mean loss, with the batch's sums and the new statistics and carry.
+
+    With `accumulate_steps` the batch goes through in as many microbatches. Each gives a sum of losses and a weight;
+    the sums are divided once, by all the weight, so that microbatches of unequal weight count as they should.
+    """
+
+    def loss(params: Tree, statistics: Tree, carry: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+        model = nnx.merge(program.graphdef, params, statistics)
+        rngs = nnx.Rngs(dropout=jax.random.fold_in(key, 0), augment=jax.random.fold_in(key, 1))
+        sums, carry = program.task.loss(model, part, carry, train=True, rngs=rngs)
+        return sums["loss"], (sums, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))), carry)
+
+    def microbatch(statistics: Tree, part: Batch, carry: Tree, index: jax.Array | int) -> tuple[Tree, Sums, Tree, Tree]:
+        value = jax.grad(loss, has_aux=True)
+        grads, rest = value(state.params, statistics, carry, part, jax.random.fold_in(key, index))
+        return grads, *rest
+
+    def accumulate(total: tuple[Tree, Sums, Tree], micro: tuple[Batch, Tree, jax.Array]) -> tuple[Any, Tree]:
+        grads, sums, statistics, carry = microbatch(total[2], *micro)
+        return (*jax.tree.map(jnp.add, total[:2], (grads, sums)), statistics), carry
+
+    n = program.accumulate_steps
+    if n == 1:
+        grads, sums, statistics, carry = microbatch(state.statistics, batch, state.carry, 0)
+    else:
+        parts, carries = jax.tree.map(lambda x: split_rows(x, n), (batch, state.carry))
+        one = jax.tree.map(lambda x: x[0], (parts, carries))
+        shapes = jax.eval_shape(microbatch, state.statistics, *one, 0)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[:2])
+        xs = (parts, carries, jnp.arange(n))
+        (grads, sums, statistics), carries = jax.lax.scan(accumulate, (*zeros, state.statistics), xs)
+        carry = jax.tree.map(join_rows, carries)
+    return jax.tree.map(lambda g: g / sums["weight"], grads), sums, statistics, carry
+
+
+def split_rows(x: jax.Array, parts: int) -> jax.Array:
+    """[B, ...] to [parts, B / parts, ...]; part i takes rows i, i + parts, ..., so that no row leaves its device."""
+    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def join_rows(x: jax.Array) -> jax.Array:
+    """The inverse of `split_rows`."""
+    x = x.swapaxes(0, 1)
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def eval_step(program: Program, params: Tree, statistics: Tree, carry: Tree, batch: Batch) -> tuple[Sums, Tree]:
+    """The task's sums over one batch, without dropout or augmentation; rows with zero weight add nothing."""
+    model = nnx.merge(program.graphdef, params, statistics)
+    return program.task.loss(model, batch, carry, train=False, rngs=None)

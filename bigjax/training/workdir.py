@@ -1,0 +1,104 @@
+"""The files that a run leaves behind."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bigjax.config import differences
+from bigjax.errors import UserError
+
+
+class Workdir:
+    """A run's folder; process 0 alone writes into it.
+
+    Args:
+      path: the folder, made when the run starts.
+      writes: whether this process writes.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path = path
+        self.writes = writes
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+
+    def check(self, config: Mapping[str, Any], files: Mapping[str, str]) -> None:
+        """Makes sure that the folder is new or holds this very run.
+
+        Raises:
+          UserError: it holds another experiment (the sentence says which keys differ), or something else.
+        """
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise UserError(f"--workdir={self.path} is a file; a run needs a folder.")
+        if not (self.path / "config.json").exists():
+            if any(self.path.iterdir()):
+                raise UserError(f"--workdir={self.path} holds files but no run; choose a new or empty folder.")
+            return
+        if different := differences(self.read("config.json"), json.loads(json.dumps(config))):
+            raise UserError(
+                f"--workdir={self.path} holds a different experiment: {'; '.join(different)}. "
+                "Choose another --workdir, or the same config."
+            )
+        for name, content in files.items():
+            if (self.path / name).exists() and (self.path / name).read_text() != content:
+                raise UserError(f"{self.path / name} is not what the data gives today: the data have changed.")
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run.
+
+        Raises:
+          UserError: it is missing or damaged.
+        """
+        try:
+            return json.loads((self.path / name).read_text())
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path} holds no run: it has no {name}.") from error
+        except ValueError as error:
+            raise UserError(f"{self.path / name} is damaged: {error}.") from error
+
+    def write(self, name: str, content: Mapping[str, Any] | str) -> None:
+        """Writes a file all at once: a reader sees the old one or the new one."""
+        if not self.writes:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
+        temporary = self.path / f".{name}.tmp"
+        temporary.write_text(text)
+        temporary.replace(self.path / name)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The logged figures, without a last line that was cut off."""
+        if not self.metrics.exists():
+            return []
+        rows = []
+        for line in self.metrics.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+    def start(
+        self, config: Mapping[str, Any], manifest: Mapping[str, Any], files: Mapping[str, str], step: int
+    ) -> list[dict[str, Any]]:
+        """Writes what is known before the first step; drops figures after `step`, from where the run goes on.
+
+        Returns:
+          The figures logged until `step`.
+        """
+        self.write("config.json", config)
+        self.write("manifest.json", manifest)
+        for name, content in files.items():
+            self.write(name, content)
+        rows = [row for row in self.rows() if row["step"] <= step]
+        self.write(self.metrics.name, "".join(json.dumps(row) + "\n" for row in rows))
+        return rows
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Adds a line of figures."""
+        if self.writes:
+            with self.metrics.open("a") as file:
+                file.write(json.dumps(row) + "\n")

@@ -1,0 +1,27 @@
+"""The article's CNN and its recipe on handwritten digits, enlarged to 28x28 and cropped at random to 24x24.
+
+bigjax train --config=experiments/digits_cnn.py
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    return ConfigDict(
+        {
+            "seed": 0,
+            "model": {"name": "cnn"},
+            "task": {"name": "image_classification", "mean": (0.3,), "std": (0.35,)},
+            "data": {"name": "digits", "image_size": 28, "crop": 24},
+            "optimizer": {"name": "sgd", "learning_rate": 0.001, "momentum": 0.9},
+            "train": {"epochs": 60, "batch_size": 32, "log_every": 100, "eval_every": 400, "checkpoint_every": 400},
+        }
+    )
+
+
+def sweep() -> Iterator[dict[str, Any]]:
+    for learning_rate in (0.0003, 0.001, 0.003):
+        yield {"optimizer.learning_rate": learning_rate, "train.epochs": 20.0}

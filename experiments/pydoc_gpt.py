@@ -1,0 +1,34 @@
+"""A small GPT on the Python language reference, byte by byte; with `:llama` a Llama-style one of the same size.
+
+bigjax train --config=experiments/pydoc_gpt.py
+bigjax train --config=experiments/pydoc_gpt.py:llama
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    config = ConfigDict(
+        {
+            "seed": 0,
+            "model": {"name": "gpt", "d_model": 128, "num_layers": 4, "num_heads": 4, "dropout": 0.1},
+            "task": {"name": "language_modelling"},
+            "data": {"name": "pydoc", "context": 128},
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 2e-3,
+                "schedule": "cosine",
+                "warmup_steps": 100,
+                "final_fraction": 0.1,
+                "b2": 0.99,
+                "weight_decay": 0.1,
+                "clip_norm": 1.0,
+            },
+            "train": {"steps": 1500, "batch_size": 16, "log_every": 50, "eval_every": 500, "checkpoint_every": 500},
+        }
+    )
+    if arg == "llama":
+        config.model.update(positions="rotary", norm="rmsnorm", mlp="swiglu", num_kv_heads=2, use_bias=False)
+    elif arg is not None:
+        raise ValueError(f"takes no argument or 'llama', not {arg!r}")
+    return config
