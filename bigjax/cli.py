@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     data = verbs.add_parser("data", help="prepare data sets").add_subparsers(metavar="VERB", required=True)
     command = verb("prepare", prepare, "download a TFDS data set and write it as ArrayRecord", data)
     command.add_argument("dataset", metavar="NAME", help="its TFDS name, as cifar10 or glue/sst2")
-    command.add_argument("--data_dir", help="where to (default: TFDS's own folder)")
+    command.add_argument("--data-dir", help="where to (default: TFDS's own folder)")
     verb("doctor", doctor, "print versions and devices, and check that they compute")
     return top
 

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from bigjax.errors import UserError, nearest
 
 SECTIONS = ("model", "task", "data", "optimizer", "train", "mesh")
+DURATIONS = {"train.steps": "epochs", "train.epochs": "steps"}  # overriding one replaces the other
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ Schema = dict[str, Parameter]
 def schema(function: Callable[..., Any], without: tuple[str, ...] = ()) -> Schema:
     """The keys, types and defaults that `function` (or a class) takes by keyword, but those in `without`."""
     if inspect.isclass(function):
-        function, without = function.__init__, (*without, "self")  # type: ignore[misc]
+        function, without = function.__init__, (*without, "self")
     hints = typing.get_type_hints(function)
     parameters = inspect.signature(function).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -106,7 +107,10 @@ def load_experiment(spec: str) -> tuple[types.ModuleType, Any]:
 def experiment_config(spec: str) -> ConfigDict:
     """The config that the experiment file `spec` selects, with its name added."""
     module, arg = load_experiment(spec)
-    config = ConfigDict(module.get_config(arg))
+    try:
+        config = ConfigDict(module.get_config(arg))
+    except ValueError as error:
+        raise UserError(f"{spec}: get_config {error}.") from error
     config.experiment = Path(str(spec).partition(":")[0]).stem
     return config
 
@@ -142,6 +146,8 @@ def resolve(config: Mapping[str, Any], overrides: Mapping[str, Any], schemas: Ca
             raise UserError(f"Config keys look like 'seed' or 'optimizer.learning_rate', not {key!r}.")
         if rest:
             given.setdefault(section, {})[rest] = value
+            if key in DURATIONS and value is not None:
+                given[section].pop(DURATIONS[key], None)
         else:
             given[section] = value
     for key in given:
@@ -231,7 +237,8 @@ def describe(annotation: Any) -> str:
     if typing.get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(annotation)))
     if typing.get_origin(annotation) is tuple:
-        return f"a list like {annotation}"
+        kinds = [describe(a) if a is not ... else "..." for a in typing.get_args(annotation)]
+        return f"a list ({', '.join(kinds)})"
     return words.get(annotation, str(annotation))
 
 

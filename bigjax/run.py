@@ -97,7 +97,7 @@ def train(
     use_compilation_cache()
     experiment = set_up(resolved)
     folder = Workdir(path, writes=jax.process_index() == 0)
-    folder.check(experiment.config, experiment.dataset.files)
+    folder.check(experiment.config, experiment.dataset.fingerprint())
     if not (path / "result.json").exists():
         loop.train(experiment, folder, quiet)
     return Run(path)

@@ -66,7 +66,7 @@ def train_bpe(vocab_size: int, train: np.ndarray) -> Tokenizer:
             f"not config.data.vocab_size={vocab_size}."
         )
     # In a byte-level BPE every character of a token's name stands for one byte, the newline being "\u010a".
-    names = [bpe.id_to_token(i) for i in range(vocab_size)]
+    names = sorted(vocabulary := bpe.get_vocab(), key=vocabulary.__getitem__)
     token_bytes = np.array([len(name) for name in names], np.int32)
     newline = np.array(["\u010a" in name for name in names])
     dtype = np.uint16 if vocab_size <= 2**16 else np.int32

@@ -1,5 +1,7 @@
 """What is trained: one file per architecture. A new model is a file here and a line in MODELS."""
 
+from collections.abc import Callable
+
 from flax import nnx
 
 from bigjax.models import gpt
@@ -7,7 +9,7 @@ from bigjax.models.cnn import CNN
 from bigjax.models.gpt import GPT
 from bigjax.models.rnn import RNN
 
-MODELS: dict[str, type[nnx.Module]] = {
+MODELS: dict[str, Callable[..., nnx.Module]] = {
     "cnn": CNN,
     "gpt": GPT,
     "rnn": RNN,

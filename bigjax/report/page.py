@@ -84,7 +84,7 @@ def _header(name: str, config: dict, manifest: dict, result: dict, rows: list[di
         facts["wall time"] = duration(result["wall_seconds"])
     if "num_parameters" in manifest:
         facts["parameters"] = f"{manifest['num_parameters']:,}"
-    facts = [tag("div", tag("dt", key), tag("dd", fact)) for key, fact in facts.items() if fact]
+    shown = [tag("div", tag("dt", key), tag("dd", fact)) for key, fact in facts.items() if fact]
     if status == "completed":
         pill = tag("span", "✓ completed", class_="status done")
     else:
@@ -92,7 +92,7 @@ def _header(name: str, config: dict, manifest: dict, result: dict, rows: list[di
     return tag(
         "header",
         tag("h1", name, pill),
-        tag("dl", *facts),
+        tag("dl", *shown),
     )
 
 

@@ -95,7 +95,7 @@ def plot_metrics(rows: list[dict]) -> Figure:
     if not curves:
         plot.text(0.5, 0.5, "No metrics were logged.", ha="center", va="center", color=INK)
     # Notebooks show a bare Figure as text unless pyplot is loaded; this shows it as a picture.
-    plot._repr_png_ = lambda: _png(plot)
+    plot._repr_png_ = lambda: _png(plot)  # type: ignore[attr-defined]
     return plot
 
 

@@ -42,9 +42,13 @@ class ImageClassification:
             raise ValueError(f"std must be positive, not {self.std}")
 
     def model_arguments(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        channels = info["image_shape"][-1]
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, channels):
+                raise ValueError(f"{name} has {len(values)} values, but the images have {channels} channels")
         return {"num_classes": info["num_classes"], "image_shape": info["image_shape"]}
 
-    def initial_carry(self, model: nnx.Module, batch: Batch) -> None:
+    def initial_carry(self, model: nnx.Module, batch: Mapping[str, Any]) -> None:
         return None
 
     def normalise(self, image: jax.Array) -> jax.Array:

@@ -41,7 +41,7 @@ class LanguageModelling:
     def model_arguments(self, info: Mapping[str, Any]) -> dict[str, Any]:
         return {"vocab_size": info["vocab_size"], "context": info["context"]}
 
-    def initial_carry(self, model: nnx.Module, batch: Batch) -> Any:
+    def initial_carry(self, model: nnx.Module, batch: Mapping[str, Any]) -> Any:
         """Zeros for a recurrent model, whose state goes on from batch to batch; None for others."""
         start = getattr(model, "initial_carry", None)
         return start(batch["inputs"].shape[0]) if start else None

@@ -26,8 +26,8 @@ class Task(Protocol):
         """The model's keyword arguments that the data decides, such as `num_classes`; raises KeyError if absent."""
         ...
 
-    def initial_carry(self, model: nnx.Module, batch: Batch) -> Any:
-        """Recurrent state before the first batch (leaves [B, ...]), or None."""
+    def initial_carry(self, model: nnx.Module, batch: Mapping[str, Any]) -> Any:
+        """Recurrent state before the first batch (leaves [B, ...]), or None; only the batch's shapes matter."""
         ...
 
     def loss(

@@ -35,12 +35,12 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
     checkpoints = open_checkpoints(experiment, workdir)
     start = max(checkpoints.steps(), default=0)
     state = checkpoints.restore(experiment.abstract, start) if start else experiment.initial_state()
+    fetch = batch_fetcher(experiment)
+    flops = count_flops(experiment.train_step.trace(experiment.abstract, fetch(start)).jaxpr)
     rows = workdir.start(experiment.config, manifest(experiment), experiment.dataset.files, start)
     progress = make_progress(start, steps, quiet)
     if start:
         progress.message(f"resuming at step {start} of {steps} in {workdir.path}")
-    fetch = batch_fetcher(experiment)
-    flops = count_flops(experiment.train_step.trace(experiment.abstract, fetch(0)).jaxpr)
     meter = Meter(experiment, rows[-1]["seconds"] if rows else 0.0, flops)
 
     def log(step: int, split: str, figures: Mapping[str, float]) -> None:

@@ -1,6 +1,7 @@
 """From a resolved config to everything that training needs; all that a user can get wrong is found here."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -109,9 +110,9 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
     complete_model(config, task, dataset)
     make_model = model_maker(config)
     graphdef = nnx.graphdef(nnx.eval_shape(make_model, jax.random.key(0)))
-    steps = options.steps
-    if steps is None:
-        steps = int(np.ceil(options.epochs * dataset.splits["train"].steps_per_epoch(options.batch_size)))
+    steps = options.steps or math.ceil(
+        (options.epochs or 0) * dataset.splits["train"].steps_per_epoch(options.batch_size)
+    )
     optimizer, schedule = make_optimizer(config["optimizer"], steps)
     program = Program(graphdef, task, optimizer, accumulate, config["optimizer"]["ema_decay"])
 

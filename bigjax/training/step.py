@@ -37,7 +37,7 @@ def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[Train
     if program.ema_decay is not None:
         ema = optax.incremental_update(params, state.ema, 1 - program.ema_decay)
     next_state = TrainState(state.step + 1, state.seed, params, statistics, opt_state, ema, carry)
-    return next_state, sums | {"grad_norm": optax.global_norm(grads)}
+    return next_state, sums | {"grad_norm": optax.tree.norm(grads)}
 
 
 def gradients(program: Program, state: TrainState, batch: Batch, key: jax.Array) -> tuple[Tree, Sums, Tree, Tree]:

@@ -23,11 +23,11 @@ class Workdir:
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
 
-    def check(self, config: Mapping[str, Any], files: Mapping[str, str]) -> None:
+    def check(self, config: Mapping[str, Any], data_fingerprint: str) -> None:
         """Makes sure that the folder is new or holds this very run.
 
         Raises:
-          UserError: it holds another experiment (the sentence says which keys differ), or something else.
+          UserError: it holds another experiment (the sentence says which keys differ), other data, or no run at all.
         """
         if not self.path.exists():
             return
@@ -42,9 +42,11 @@ class Workdir:
                 f"--workdir={self.path} holds a different experiment: {'; '.join(different)}. "
                 "Choose another --workdir, or the same config."
             )
-        for name, content in files.items():
-            if (self.path / name).exists() and (self.path / name).read_text() != content:
-                raise UserError(f"{self.path / name} is not what the data gives today: the data have changed.")
+        manifest = self.path / "manifest.json"
+        if manifest.exists() and self.read(manifest.name).get("data_fingerprint") != data_fingerprint:
+            raise UserError(
+                f"The data are not those that the run in {self.path} began with: their content has changed."
+            )
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the run.

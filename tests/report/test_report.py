@@ -131,9 +131,7 @@ def sections(source: str) -> dict[str, str]:
 def test_every_metric_has_its_plot_and_timing_stands_apart(tmp_path):
     source, page = report(tmp_path)
     parts = sections(source)
-    plots = {
-        part: re.findall(r'data-metric="(\w+)"', parts[part]) for part in ("Curves", "Throughput")
-    }
+    plots = {part: re.findall(r'data-metric="(\w+)"', parts[part]) for part in ("Curves", "Throughput")}
     assert plots["Curves"] == ["loss", "accuracy", "never_seen", "grad_norm"]
     assert plots["Throughput"] == ["images_per_second", "flops_per_second"]
     assert len(page.named("svg")) == 6
@@ -272,9 +270,7 @@ def test_values_that_are_not_finite_are_drawn_around_and_said(tmp_path):
 @pytest.mark.parametrize("rows", [[], ROWS[:1], ROWS[1:2], ROWS[4:]])
 def test_few_rows_are_enough(tmp_path, rows):
     source, page = report(tmp_path, rows=rows, result={"status": "completed", "metrics": {}})
-    assert len(page.named("svg")) == len(
-        {k for r in rows for k in r} - {"step", "split", "seconds"}
-    )
+    assert len(page.named("svg")) == len({k for r in rows for k in r} - {"step", "split", "seconds"})
     assert ("No metrics were logged." in source) == (not rows)
     assert not any(title.startswith("Results") for title in sections(source))
 
@@ -393,8 +389,6 @@ def test_durations_read_well():
 
 
 def test_import_is_light():
-    code = (
-        "import sys, bigjax.report; sys.exit('jax' in sys.modules or 'matplotlib' in sys.modules)"
-    )
+    code = "import sys, bigjax.report; sys.exit('jax' in sys.modules or 'matplotlib' in sys.modules)"
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

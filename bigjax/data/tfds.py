@@ -1,0 +1,177 @@
+"""Data sets of TensorFlow Datasets, read from ArrayRecord files without TensorFlow.
+
+`bigjax data prepare NAME` writes those files once. The code that prepares some data sets needs TensorFlow; reading does
+not. A split is a TFDS split or a part of one: "train", "train[:90%]", "train[90%:]", "train+validation".
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from bigjax.data.dataset import Dataset, sha256
+from bigjax.data.decoding import Encoded, Format, blocks, decoded_dataset
+from bigjax.data.images import Augment
+from bigjax.data.prepare import one_line, prepared_builder
+from bigjax.data.text import Layout, text_dataset
+from bigjax.errors import UserError
+
+Fetch = Callable[[Sequence[int]], list[dict[str, Any]]]  # examples to their features by name
+
+BLOCK = 1024  # records parsed at a time where all are read
+
+
+def tfds_images(
+    dataset: str,
+    train_split: str = "train",
+    validation_split: str | None = None,
+    test_split: str | None = None,
+    data_dir: str | None = None,
+    image_key: str = "image",
+    label_key: str = "label",
+    image_size: int | None = None,
+    cache: bool = True,
+    crop: int | None = None,
+    padding: int = 0,
+    flip: bool = False,
+    cutout: int = 0,
+) -> Dataset:
+    """Labelled images as uint8 [H, W, C], with the channels that TFDS says: 1 or 3.
+
+    With `cache` all images are decoded at the start into one array, and the fingerprint is over the pixels. Without,
+    they are decoded when a batch needs them, all records are still read once at the start for their labels, and the
+    fingerprint is over the labels and what TFDS knows of the splits: version, shards and sizes.
+
+    Args:
+      dataset: a TFDS name, `name[/config][:version]`.
+      data_dir: where TFDS keeps its data; None is its own default, ~/tensorflow_datasets or TFDS_DATA_DIR.
+      image_size: the short side is resized to this and the middle square kept; None: all images have one size.
+
+    Raises:
+      UserError: an unknown or unprepared data set, an unknown split or feature, or images as in `image_folder`.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = prepared_builder(dataset, data_dir)
+    image = feature(builder, "image_key", image_key, tfds.features.Image)
+    label = feature(builder, "label_key", label_key, tfds.features.ClassLabel)
+    if image.np_dtype != np.uint8:
+        raise UserError(f"The images of {dataset!r} are {np.dtype(image.np_dtype)}, not uint8 (config.data.image_key).")
+    splits = {}
+    for name, split in named(train_split, validation_split, test_split).items():
+        count, fetch = records(builder, name, split, image_key, label_key)
+        labels = [r[label_key] for block in blocks(count, BLOCK, f"labels of {name}") for r in fetch(block)]
+        splits[name] = Encoded(
+            partial(values, fetch, image_key),
+            f"Example {{}} of {split!r} of {dataset!r}".format,
+            np.array(labels, np.int64),
+            identity(builder, f"{split} {image_key} {sha256(np.array(labels, np.int64))}"),
+        )
+    augment, form = Augment(crop, padding, flip, cutout), Format(image_size, image.shape[-1] == 1)
+    return decoded_dataset(splits, label.names, augment, form, cache, repr(dataset))
+
+
+def tfds_text(
+    dataset: str,
+    train_split: str = "train",
+    validation_split: str | None = None,
+    test_split: str | None = None,
+    data_dir: str | None = None,
+    text_key: str = "text",
+    context: int = 256,
+    layout: Layout = "windows",
+    tokenizer: Literal["bytes", "bpe"] = "bytes",
+    vocab_size: int | None = None,
+    eval_streams: int = 8,
+) -> Dataset:
+    """The texts of a split one after another in the order of its records, each ending with a newline, in memory.
+
+    Args:
+      dataset: a TFDS name, `name[/config][:version]`.
+      data_dir: where TFDS keeps its data; None is its own default, ~/tensorflow_datasets or TFDS_DATA_DIR.
+
+    Raises:
+      UserError: an unknown or unprepared data set, an unknown split or feature, or texts as in `text_file`.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = prepared_builder(dataset, data_dir)
+    feature(builder, "text_key", text_key, tfds.features.Text)
+    texts = {}
+    for name, split in named(train_split, validation_split, test_split).items():
+        count, fetch = records(builder, name, split, text_key)
+        parts = [t for block in blocks(count, BLOCK, f"reading {name}") for t in values(fetch, text_key, block)]
+        texts[name] = np.frombuffer(b"".join(part.removesuffix(b"\n") + b"\n" for part in parts), np.uint8)
+    return text_dataset(texts, context, layout, tokenizer, vocab_size, eval_streams, repr(dataset))
+
+
+def named(train: str, validation: str | None, test: str | None) -> dict[str, str]:
+    """The TFDS split of each split that is asked for."""
+    splits = {"train": train, "validation": validation, "test": test}
+    return {name: split for name, split in splits.items() if split is not None}
+
+
+def values(fetch: Fetch, key: str, examples: Sequence[int]) -> list[Any]:
+    """One feature of some examples."""
+    return [record[key] for record in fetch(examples)]
+
+
+def records(builder: Any, name: str, split: str, *keys: str) -> tuple[int, Fetch]:
+    """How many records a split has, and what gives the features `keys` of some of them, images still encoded."""
+    import tensorflow_datasets as tfds
+
+    known = builder.info.splits
+    try:
+        count = known[split].num_examples
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{split!r} (config.data.{name}_split) is no split of {builder.info.full_name}, nor a part of one like "
+            f"'train[:90%]'; there are: {', '.join(known)}."
+        ) from error
+    if count == 0:
+        raise UserError(f"The {name} split of {builder.info.full_name} is empty (config.data.{name}_split={split!r}).")
+    try:
+        source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    except NotImplementedError as error:
+        raise UserError(
+            f"{builder.info.full_name} is prepared in {builder.data_path} as {builder.info.file_format.value}, which "
+            f"needs TensorFlow to read; remove that folder and run `bigjax data prepare {builder.name}`."
+        ) from error
+    # Only these features are parsed: others may need TensorFlow, or time.
+    wanted = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
+    raw = {key: tfds.decode.SkipDecoding() for key in keys}
+
+    def fetch(examples: Sequence[int]) -> list[dict[str, Any]]:
+        try:
+            found = source.__getitems__(list(examples))
+        except RuntimeError as error:  # every record carries a checksum
+            raise UserError(
+                f"The records of {builder.info.full_name} in {builder.data_path} are damaged ({one_line(error)}); "
+                f"remove that folder and run `bigjax data prepare {builder.name}`."
+            ) from error
+        return [wanted.deserialize_example_np(record, decoders=raw) for record in found]
+
+    return count, fetch
+
+
+def feature(builder: Any, option: str, key: str, kind: type) -> Any:
+    """The feature `key`, which `config.data.<option>` names and which must be a `kind`."""
+    features = builder.info.features
+    if key not in features:
+        raise UserError(
+            f"{builder.info.full_name} has no feature {key!r} (config.data.{option}); there are: {', '.join(features)}."
+        )
+    if not isinstance(features[key], kind):
+        raise UserError(
+            f"The feature {key!r} of {builder.info.full_name} (config.data.{option}) is a "
+            f"{type(features[key]).__name__}, not a {kind.__name__}."
+        )
+    return features[key]
+
+
+def identity(builder: Any, content: str) -> str:
+    """A sha256 over what TFDS knows of a data set, and `content`."""
+    shards = {name: (info.shard_lengths, int(info.num_bytes)) for name, info in sorted(builder.info.splits.items())}
+    return hashlib.sha256(f"{builder.info.full_name} {shards} {content}".encode()).hexdigest()

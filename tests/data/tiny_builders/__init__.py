@@ -1,0 +1,1 @@
+"""Tiny TFDS builders; TFDS wants them in a package."""

@@ -1,0 +1,104 @@
+"""Data sets of a few examples, which TFDS prepares without TensorFlow unless their name says otherwise."""
+
+import io
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+
+def png(size: tuple[int, int], shade: int) -> io.BytesIO:
+    """A PNG of `size` (width, height) with a gradient, that differs by `shade`."""
+    pixels = (np.arange(size[0] * size[1] * 3).reshape(size[1], size[0], 3) * 7 + shade * 31) % 256
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
+    file.seek(0)
+    return file
+
+
+class TinyImages(tfds.core.GeneratorBasedBuilder):
+    """20 and 6 images of 8x8 of two classes, and a feature that nobody wants."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    SIZES = ((8, 8),)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+                    "weight": np.float32,
+                }
+            )
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(20), "test": self._generate_examples(6)}
+
+    def _generate_examples(self, count: int):
+        for i in range(count):
+            yield i, {"image": png(self.SIZES[i % len(self.SIZES)], i), "label": i % 2, "weight": 1.0}
+
+
+class TinyMixedSizes(TinyImages):
+    """The same with images of two sizes."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    SIZES = ((8, 8), (12, 10))
+
+
+class TinyTexts(tfds.core.GeneratorBasedBuilder):
+    """Some sentences; half of them end with a newline already."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "stars": np.int64})
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(10), "test": self._generate_examples(4)}
+
+    def _generate_examples(self, count: int):
+        for i in range(count):
+            yield i, {"text": f"sentence number {i} é" + "\n" * (i % 2), "stars": i}
+
+
+class TinyArraysNeedTensorflow(TinyImages):
+    """Images from arrays, which TFDS encodes with TensorFlow."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _generate_examples(self, count: int):
+        for i in range(count):
+            yield i, {"image": np.zeros((8, 8, 3), np.uint8), "label": 0, "weight": 1.0}
+
+
+class TinySoundsNeedTensorflow(TinyTexts):
+    """A feature that TFDS cannot even describe without TensorFlow."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"text": tfds.features.Audio()}))
+
+
+class TinyManual(TinyTexts):
+    """Files that the user must fetch by hand."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Fetch tiny.tar from example.org."
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(len(list(dl_manager.manual_dir.iterdir())))}
+
+
+class TinyOffline(TinyTexts):
+    """A download that fails at once, as without a network."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _split_generators(self, dl_manager):
+        raise ConnectionError("Failed to resolve 'example.org'")
