@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from bigjax.data.dataset import Dataset, sha256
-from bigjax.data.images import Augment, Reader, image_dataset
+from bigjax.data.dataset import Dataset
+from bigjax.data.images import Augment, image_dataset, in_memory
 
 
 def digits(
@@ -26,8 +26,5 @@ def digits(
     ]
     order = np.random.RandomState(0).permutation(len(pixels))  # the same for every run, whatever its seed
     parts = {"train": order[:1257], "validation": order[1257:1437], "test": order[1437:]}
-    splits: dict[str, tuple[Reader, np.ndarray, str]] = {}
-    for name, part in parts.items():
-        images, labels = pixels[part], bunch.target[part]
-        splits[name] = (images.__getitem__, labels, sha256(images, labels))
+    splits = {name: in_memory(pixels[part], bunch.target[part]) for name, part in parts.items()}
     return image_dataset(splits, [str(d) for d in range(10)], Augment(crop, padding, flip, cutout), "digits")

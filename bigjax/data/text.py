@@ -93,16 +93,16 @@ class StreamSplit:
     eval_streams: int
 
     def steps_per_epoch(self, batch_size: int) -> float:
-        return self.eval_batches(batch_size)
+        return self.chunks(batch_size)
 
     def train_batch(self, seed: int, step: int, batch_size: int, rows: slice) -> Batch:
-        return self.chunk(step % self.eval_batches(batch_size), batch_size, np.arange(batch_size)[rows])
+        return self.chunk(step % self.chunks(batch_size), batch_size, np.arange(batch_size)[rows])
 
     def eval_batch_size(self, wanted: int) -> int:
         return self.eval_streams
 
     def eval_batches(self, batch_size: int) -> int:
-        return -(-self.stream_length(batch_size) // self.text.context)
+        return self.chunks(self.eval_streams)
 
     def eval_batch(self, index: int, batch_size: int, rows: slice) -> Batch:
         return self.chunk(index, self.eval_streams, np.arange(batch_size)[rows])
@@ -110,6 +110,10 @@ class StreamSplit:
     def stream_length(self, streams: int) -> int:
         """Targets in each stream but the last, which may be shorter."""
         return -(-(len(self.text.tokens) - 1) // streams)
+
+    def chunks(self, streams: int) -> int:
+        """Into how many chunks of at most T targets the longest of `streams` streams is cut."""
+        return -(-self.stream_length(streams) // self.text.context)
 
     def chunk(self, index: int, streams: int, rows: np.ndarray) -> Batch:
         """Chunk `index` of the streams `rows` int64 [b]; a row that is no stream is all padding."""
@@ -196,9 +200,11 @@ def pydoc(
     parts: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     seen: set[str] = set()
     for number, topic in enumerate(sorted(topics)):
-        new = [p for p in dict.fromkeys(topics[topic].split("\n\n")) if p not in seen]
-        seen.update(new)
-        parts[{0: "validation", 5: "test"}.get(number % 10, "train")] += new
+        part = parts[{0: "validation", 5: "test"}.get(number % 10, "train")]
+        for paragraph in topics[topic].split("\n\n"):
+            if (bare := paragraph.strip("\n")) not in seen:
+                seen.add(bare)
+                part.append(paragraph)
     texts = {name: np.frombuffer("\n\n".join(part).encode(), np.uint8) for name, part in parts.items()}
     return text_dataset(texts, context, layout, tokenizer, vocab_size, eval_streams, "pydoc")
 
@@ -233,7 +239,9 @@ def text_file(
     if validation is None:
         if not 0 < holdout < 1:
             raise UserError(f"config.data.holdout must be between 0 and 1, not {holdout}.")
-        cut = int(len(texts["train"]) * (1 - holdout))
-        texts["validation"] = texts["train"][cut:]
-        texts["train"] = texts["train"][:cut]
+        whole = texts["train"]
+        cut = int(len(whole) * (1 - holdout))
+        while 0 < cut < len(whole) and whole[cut] & 0xC0 == 0x80:  # inside a character of several bytes
+            cut -= 1
+        texts["train"], texts["validation"] = whole[:cut], whole[cut:]
     return text_dataset(texts, context, layout, tokenizer, vocab_size, eval_streams, repr(train))

@@ -72,7 +72,8 @@ def train_bpe(vocab_size: int, train: np.ndarray) -> Tokenizer:
     dtype = np.uint16 if vocab_size <= 2**16 else np.int32
 
     def encode(text: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.array(e.ids, dtype) for e in bpe.encode_batch(list(chunks(text)))])
+        pieces = [np.array(e.ids, dtype) for e in bpe.encode_batch(chunks(text))]
+        return np.concatenate([np.empty(0, dtype), *pieces])
 
     return Tokenizer(token_bytes, newline, encode, lambda ids: bpe.decode(list(ids)), {"tokenizer.json": bpe.to_str()})
 

@@ -10,11 +10,11 @@ import numpy as np
 import optax
 from flax import nnx
 
-from bigjax.tasks.task import Batch, Sums
+from bigjax.tasks.task import Batch, Sums, Task
 
 
 @dataclass(frozen=True)
-class ImageClassification:
+class ImageClassification(Task):
     """Cross-entropy over classes. The batch: `image` uint8 [B, H, W, C], `label` int32 [B], `mask` float32 [B].
 
     Attributes:
@@ -29,7 +29,6 @@ class ImageClassification:
     mixup: float = 0.0
 
     unit: ClassVar[str] = "images"
-    weight: ClassVar[str] = "mask"
     main_metric: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
 
@@ -47,9 +46,6 @@ class ImageClassification:
             if len(values) not in (1, channels):
                 raise ValueError(f"{name} has {len(values)} values, but the images have {channels} channels")
         return {"num_classes": info["num_classes"], "image_shape": info["image_shape"]}
-
-    def initial_carry(self, model: nnx.Module, batch: Mapping[str, Any]) -> None:
-        return None
 
     def normalise(self, image: jax.Array) -> jax.Array:
         """uint8 [B, H, W, C] to float32 of about zero mean and unit variance."""

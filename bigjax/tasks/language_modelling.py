@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from bigjax.tasks.task import Batch, Sums
+from bigjax.tasks.task import Batch, Sums, Task
 
 
 @dataclass(frozen=True)
-class LanguageModelling:
+class LanguageModelling(Task):
     """Cross-entropy of the next token.
 
     The batch: `inputs` and `targets` int32 [B, T] (targets are the inputs one position on), `mask` float32 [B, T]
@@ -30,7 +30,6 @@ class LanguageModelling:
     sample_temperature: float = 0.8
 
     unit: ClassVar[str] = "tokens"
-    weight: ClassVar[str] = "mask"
     main_metric: ClassVar[str] = "bits_per_byte"
     higher_is_better: ClassVar[bool] = False
 

@@ -1,45 +1,52 @@
 """What training asks of a task, and nothing more."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import jax
-import numpy as np
 from flax import nnx
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]
 
 
-class Task(Protocol):
-    """What "right" means: the batch it reads, the loss, the metrics. Its fields are the keys of `config.task`.
+class Task:
+    """What "right" means: the batch it reads, the loss, the metrics.
 
-    A task is a frozen dataclass, so that it can be static under `jax.jit`.
+    A task is a frozen dataclass, so that it can be static under `jax.jit`; its fields are the keys of `config.task`.
     """
 
     unit: ClassVar[str]  # what throughput counts: "images", "tokens"
-    weight: ClassVar[str]  # the batch's array whose sum is how many units count: [B] or [B, T]
-    main_metric: ClassVar[str]  # the metric that the progress bar shows and that picks the best checkpoint
+    main_metric: ClassVar[str]  # picks the best checkpoint
     higher_is_better: ClassVar[bool]
 
     def model_arguments(self, info: Mapping[str, Any]) -> dict[str, Any]:
-        """The model's keyword arguments that the data decides, such as `num_classes`; raises KeyError if absent."""
-        ...
+        """The model's keyword arguments that the data decide, such as `num_classes`.
+
+        Raises:
+          KeyError: the data's `info` lacks what this task needs.
+          ValueError: a field does not fit the data.
+        """
+        return {}
 
     def initial_carry(self, model: nnx.Module, batch: Mapping[str, Any]) -> Any:
         """Recurrent state before the first batch (leaves [B, ...]), or None; only the batch's shapes matter."""
-        ...
+        return None
 
     def loss(
         self, model: nnx.Module, batch: Batch, carry: Any, *, train: bool, rngs: nnx.Rngs | None
     ) -> tuple[Sums, Any]:
-        """The next carry, and sums over the batch, each float32 []: "loss", "weight" (what to divide by), and more."""
-        ...
+        """Sums over the batch, and the next carry.
+
+        The sums are float32 []: "loss", whose gradient trains; "weight", how many units it is a sum over; and what
+        the metrics need. Rows with a zero mask must add nothing, and nothing may depend on how a batch is split.
+        """
+        raise TypeError(f"{type(self).__name__} must define loss")
 
     def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Figures of a batch or a whole split from its added-up sums."""
-        ...
+        """Figures of a batch or a whole split from its added-up sums; "loss" first, then the main metric."""
+        return {"loss": sums["loss"] / sums["weight"]}
 
-    def examples(self, model: nnx.Module, batches: Any, info: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """What the report shows of a trained model."""
-        ...
+    def examples(self, model: nnx.Module, batches: Iterable[Batch], info: Mapping[str, Any]) -> dict[str, Any]:
+        """What the report shows of a trained model: see `bigjax.report.write_report`."""
+        return {}

@@ -39,8 +39,9 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
     flops = count_flops(experiment.train_step.trace(experiment.abstract, fetch(start)).jaxpr)
     rows = workdir.start(experiment.config, manifest(experiment), experiment.dataset.files, start)
     progress = make_progress(start, steps, quiet)
-    if start:
-        progress.message(f"resuming at step {start} of {steps} in {workdir.path}")
+    where = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    begun = f"resuming at step {start} of {steps}" if start else f"{steps} steps"
+    progress.message(f"{experiment.config['experiment']}: {begun} on {where}, into {workdir.path}")
     meter = Meter(experiment, rows[-1]["seconds"] if rows else 0.0, flops)
 
     def log(step: int, split: str, figures: Mapping[str, float]) -> None:

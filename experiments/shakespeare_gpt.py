@@ -1,0 +1,28 @@
+"""nanoGPT's small GPT for a CPU, on any text file, byte by byte; the last tenth of the file is for validation.
+
+bigjax train --config=experiments/shakespeare_gpt.py --config.data.train=path/to/tinyshakespeare.txt
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    return ConfigDict(
+        {
+            "seed": 0,
+            "model": {"name": "gpt", "d_model": 128, "num_layers": 4, "num_heads": 4, "use_bias": False},
+            "task": {"name": "language_modelling"},
+            "data": {"name": "text_file", "train": "data/tinyshakespeare.txt", "context": 64},
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 1e-3,
+                "schedule": "cosine",
+                "warmup_steps": 100,
+                "final_fraction": 0.1,
+                "b2": 0.99,
+                "weight_decay": 0.1,
+                "clip_norm": 1.0,
+            },
+            "train": {"steps": 2000, "batch_size": 12, "log_every": 100, "eval_every": 500, "checkpoint_every": 500},
+        }
+    )

@@ -1,0 +1,178 @@
+"""Optimizers by their optax names, schedules and weight decay, each by its closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import close
+
+from bigjax.config import fill
+from bigjax.errors import UserError
+from bigjax.training.optimizer import decay_mask, make_optimizer, make_schedule, optimizer_schema, optimizers, options
+
+PARAMS = {"mlp": {"kernel": np.arange(1.0, 7).reshape(3, 2), "bias": np.ones(2)}, "scale": np.full(3, 2.0)}
+PARAMS = jax.tree.map(np.float32, PARAMS)
+GRADS = jax.tree.map(lambda p: np.float32(np.cos(p)), PARAMS)
+
+
+def section(name="sgd", learning_rate=0.1, **keys):
+    """A whole `config.optimizer`, as `resolve` makes it."""
+    keys = keys | {"learning_rate": learning_rate}
+    return {"name": name} | fill("optimizer", name, keys, optimizer_schema(name))
+
+
+def updates(config, grads=GRADS, params=PARAMS, count=1, steps=10):
+    """The updates of the last of `count` steps with the same gradient."""
+    optimizer, _ = make_optimizer(config, steps)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for _ in range(count):
+        result, state = update(grads, state, params)
+    return result
+
+
+@pytest.mark.parametrize("name", optimizers())
+def test_every_optimizer_moves_every_parameter_downhill_and_follows_the_schedule(name):
+    config = section(name, learning_rate=0.01)
+    grads = jax.tree.map(np.ones_like, PARAMS)
+    for update in jax.tree.leaves(updates(config, grads)):
+        assert np.isfinite(update).all()
+        assert (update < 0).all()
+    for update in jax.tree.leaves(updates(section(name, learning_rate=0.0), grads)):
+        assert np.abs(update).max() < 1e-7  # the rate that is given is the rate that is used
+
+
+def test_well_known_optimizers_are_there():
+    assert {"sgd", "adam", "adamw", "lamb", "lion", "rmsprop", "adafactor"} <= optimizers().keys()
+
+
+def test_sgd_with_momentum():
+    expected = jax.tree.map(lambda g: -0.1 * (1 + 0.9 + 0.81) * g, GRADS)
+    close(updates(section(momentum=0.9), count=3), expected)
+
+
+def test_adam_by_formula():
+    m, v = (1 - 0.9) * (1 + 0.9), (1 - 0.99) * (1 + 0.99)
+    expected = jax.tree.map(lambda g: -0.1 * (m * g / (1 - 0.9**2)) / (np.sqrt(v * g**2 / (1 - 0.99**2)) + 1e-8), GRADS)
+    close(updates(section("adam", b2=0.99), count=2), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
+@pytest.mark.parametrize("warmup", [0, 1, 10])
+def test_schedules_by_closed_form(schedule, warmup):
+    peak, final, steps = 0.3, 0.1, 110
+    rate = make_schedule(peak, schedule, warmup, final, steps)
+
+    def expected(step):
+        if step < warmup:
+            return peak * (step + 1) / warmup
+        share = (step - warmup) / (steps - warmup)
+        left = {"constant": 1, "cosine": (1 + np.cos(np.pi * share)) / 2, "linear": 1 - share}[schedule]
+        floor = 1 if schedule == "constant" else final
+        return peak * (floor + (1 - floor) * left)
+
+    for step in (0, 1, warmup // 2, max(warmup - 1, 0), warmup, warmup + 1, 60, steps - 1, steps):
+        assert float(rate(step)) == pytest.approx(expected(step), rel=1e-5), step
+    assert float(rate(0)) > 0
+
+
+def test_warmup_that_never_ends_is_refused():
+    with pytest.raises(UserError, match="warmup_steps is 10, but the run has only 10 steps"):
+        make_schedule(0.1, "constant", 10, 0.0, 10)
+
+
+def test_schedule_drives_the_updates():
+    config = section(schedule="linear", warmup_steps=2)
+    for count, rate in ((1, 0.05), (2, 0.1), (3, 0.1), (4, 0.1 * 7 / 8)):
+        close(updates(config, count=count), jax.tree.map(lambda g, rate=rate: -rate * g, GRADS))
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ("matrices", {"mlp": {"kernel": True, "bias": False}, "scale": False}),
+        ("all", {"mlp": {"kernel": True, "bias": True}, "scale": True}),
+        ("^mlp/", {"mlp": {"kernel": True, "bias": True}, "scale": False}),
+        ("bias|scale", {"mlp": {"kernel": False, "bias": True}, "scale": True}),
+    ],
+)
+def test_decay_masks(which, expected):
+    assert decay_mask(PARAMS, which) == expected
+
+
+def test_a_mask_that_finds_nothing_is_refused():
+    with pytest.raises(UserError, match="'kernal' is found in no parameter's name"):
+        decay_mask(PARAMS, "kernal")
+
+
+@pytest.mark.parametrize("which", ["matrices", "all", "scale"])
+def test_weight_decay_of_sgd_is_the_gradient_of_half_a_square(which):
+    config = section(weight_decay=0.2, weight_decay_mask=which, momentum=0.9)
+
+    def loss(params):
+        decayed = jax.tree.map(lambda p, m: m * (p**2).sum(), params, decay_mask(params, which))
+        linear = jax.tree.map(lambda p, g: (p * g).sum(), params, GRADS)
+        return sum(jax.tree.leaves(linear)) + 0.2 / 2 * sum(jax.tree.leaves(decayed))
+
+    grads = jax.grad(loss)(PARAMS)
+    close(updates(config, count=2), updates(section(momentum=0.9), grads, count=2))
+    assert float(jnp.abs(grads["mlp"]["kernel"] - GRADS["mlp"]["kernel"]).max()) > 0.5 or which == "scale"
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+@pytest.mark.parametrize("which", ["matrices", "scale"])
+def test_weight_decay_of_adamw_is_decoupled(name, which):
+    plain = updates(section(name, weight_decay=0.0))
+    decayed = updates(section(name, weight_decay=0.2, weight_decay_mask=which))
+    mask = decay_mask(PARAMS, which)
+    close(decayed, jax.tree.map(lambda u, p, m: u - 0.1 * 0.2 * p * m, plain, PARAMS, mask))
+
+
+def test_a_mask_that_finds_nothing_is_refused_by_the_optimizer():
+    for config in (section(weight_decay=0.1, weight_decay_mask="x"), section("adamw", weight_decay_mask="x")):
+        with pytest.raises(UserError, match="found in no parameter's name"):
+            make_optimizer(config, 10)[0].init(PARAMS)
+
+
+@pytest.mark.parametrize("clip", [0.5, 1e6])
+def test_clipping_keeps_the_direction_and_bounds_the_norm(clip):
+    norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(GRADS)))
+    scale = min(1, clip / norm)
+    close(updates(section(clip_norm=clip)), jax.tree.map(lambda g: -0.1 * scale * g, GRADS))
+
+
+def test_decay_is_not_clipped():
+    config = section(clip_norm=0.5, weight_decay=0.2, weight_decay_mask="all")
+    plain = updates(section(clip_norm=0.5))
+    close(updates(config), jax.tree.map(lambda u, p: u - 0.1 * 0.2 * p, plain, PARAMS))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("learning_rate", -1.0),
+        ("warmup_steps", -1),
+        ("final_fraction", 1.5),
+        ("clip_norm", 0.0),
+        ("weight_decay", -0.1),
+        ("accumulate_steps", 0),
+        ("ema_decay", 1.0),
+    ],
+)
+def test_options_out_of_range_are_refused(key, value):
+    with pytest.raises(UserError, match=f"config.optimizer.{key} is out of range: {value}"):
+        options(**({"learning_rate": 0.1} | {key: value}))
+
+
+def test_names_and_keys_that_optax_lacks_are_refused():
+    with pytest.raises(UserError, match="did you mean 'adamw'"):
+        optimizer_schema("admw")
+    with pytest.raises(UserError, match="did you mean 'momentum'"):
+        section(momentun=0.9)
+    with pytest.raises(UserError, match=r"no key 'config\.optimizer\.momentum'"):
+        section("adamw", momentum=0.9)
+
+
+def test_an_optimizers_own_defaults_are_optaxs():
+    assert section("adamw")["weight_decay"] == 1e-4
+    assert section("adam")["b2"] == 0.999
+    assert section("sgd")["weight_decay"] == 0.0

@@ -1,0 +1,199 @@
+"""The one step: against a closed form, in microbatches, as a pure function, in flax's other mode."""
+
+from functools import cache, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from helpers import close, made, run_python, same_bits, start_training
+
+from bigjax.models.gpt import GPT
+from bigjax.models.rnn import RNN
+from bigjax.tasks.image_classification import ImageClassification
+from bigjax.tasks.language_modelling import LanguageModelling
+from bigjax.training.state import random_key
+from bigjax.training.step import eval_step, gradients, join_rows, split_rows, train_step
+
+MODELS = {
+    "gpt": lambda rngs: GPT(11, 6, 8, 1, 2, rngs=rngs),
+    "lstm": lambda rngs: RNN(11, 8, 2, "lstm", rngs=rngs),
+    "dropping": lambda rngs: RNN(11, 8, 1, "gru", dropout=0.5, rngs=rngs),
+}
+
+
+class Linear(nnx.Module):
+    """Logits x W, of an image of one pixel."""
+
+    def __init__(self, kernel):
+        self.kernel = nnx.Param(jnp.float32(kernel))
+
+    def __call__(self, image, train=False, rngs=None):
+        return image[:, 0, 0] @ self.kernel[...]
+
+
+class Normed(nnx.Module):
+    """BatchNorm and a linear layer: a model with statistics."""
+
+    def __init__(self, rngs):
+        self.norm = nnx.BatchNorm(2, momentum=0.9, rngs=rngs)
+        self.head = nnx.Linear(2, 3, rngs=rngs)
+
+    def __call__(self, image, train=False, rngs=None):
+        return self.head(self.norm(image[:, 0, 0], use_running_average=not train))
+
+
+def text(batch=8, length=6, seed=0, masked=True):
+    """Random tokens, rows of unequal weight, every other row going on from before."""
+    rng = np.random.default_rng(seed)
+    mask = np.arange(length) < rng.integers(1, length + 1, batch)[:, None] if masked else np.ones((batch, length))
+    return {
+        "inputs": rng.integers(0, 11, (batch, length)).astype(np.int32),
+        "targets": rng.integers(0, 11, (batch, length)).astype(np.int32),
+        "mask": mask.astype(np.float32),
+        "bytes": mask.sum(1).astype(np.float32),
+        "start": np.arange(batch) % 2 == 0,
+    }
+
+
+def pixels(batch=6, depth=2, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.integers(0, 256, (batch, 1, 1, depth)).astype(np.uint8),
+        "label": rng.integers(0, classes, batch).astype(np.int32),
+        "mask": (np.arange(batch) != 4).astype(np.float32),
+    }
+
+
+@cache
+def setting(name, accumulate_steps=1, seed=0):
+    """Program and state of a small language model, its carry not zero."""
+    optimizer = optax.sgd(0.5)
+    program, state = start_training(
+        made(MODELS[name]), LanguageModelling(), optimizer, text(), accumulate_steps, seed=seed
+    )
+    filled = jax.tree.map(lambda c: np.float32(np.random.default_rng(0).normal(size=c.shape)), state.carry)
+    return program, state._replace(carry=filled)
+
+
+def step(program, state, batch):
+    return jax.jit(partial(train_step, program))(state, batch)
+
+
+@pytest.mark.parametrize("name", ["gpt", "lstm"])
+def test_microbatches_give_the_gradient_of_the_whole(name):
+    batch = text()
+    assert len({float(part.sum()) for part in split_rows(batch["mask"], 4)}) > 1  # microbatches weigh unequally
+    (program, state), (parts, _) = setting(name), setting(name, 4)
+    (whole, sums), (after, parts_sums) = step(program, state, batch), step(parts, state, batch)
+    close(after.params, whole.params)  # the gradient times 0.5
+    close((after, parts_sums), (whole, sums), atol=1e-6, rtol=1e-6)
+    assert sums["grad_norm"] > 0.1
+
+
+def test_microbatches_take_turns_at_the_rows():
+    x = np.arange(24).reshape(12, 2)
+    parts = split_rows(x, 3)
+    np.testing.assert_array_equal(parts[1], x[1::3])
+    np.testing.assert_array_equal(join_rows(parts), x)
+
+
+def test_sgd_step_equals_its_closed_form():
+    kernel, batch = np.random.default_rng(1).normal(size=(2, 3)), pixels()
+    task = ImageClassification(mean=(0.0,), std=(1.0,))
+    optimizer, decay = optax.sgd(0.3), 0.9
+    program, state = start_training(Linear(kernel), task, optimizer, batch, ema_decay=decay)
+    x, weight = batch["image"][:, 0, 0] / 255.0, batch["mask"][:, None]
+    for count in (1, 2):
+        before = state
+        state, sums = step(program, state, batch)
+        w = np.float64(before.params["kernel"])
+        chances = np.exp(x @ w) / np.exp(x @ w).sum(1, keepdims=True)
+        gradient = x.T @ ((chances - np.eye(3)[batch["label"]]) * weight) / 5  # one of six rows is masked
+        close(state.params["kernel"], w - 0.3 * gradient)
+        close(state.ema["kernel"], decay * np.float64(before.ema["kernel"]) + (1 - decay) * (w - 0.3 * gradient))
+        assert sums["grad_norm"] == pytest.approx(np.linalg.norm(gradient), abs=1e-6)
+        losses = -np.log(chances[np.arange(6), batch["label"]]) * batch["mask"]
+        assert sums["loss"] == pytest.approx(losses.sum(), abs=1e-5)
+        assert (int(state.step), float(sums["weight"])) == (count, 5)
+
+
+def test_batch_statistics_are_state_and_do_not_learn():
+    batch = pixels() | {"mask": np.ones(6, np.float32)}
+    task = ImageClassification(mean=(0.0,), std=(1.0,))
+    program, state = start_training(made(lambda rngs: Normed(rngs)), task, optax.sgd(0.1), batch)
+    assert set(state.statistics["norm"]) == {"mean", "var"}
+    after, _ = step(program, state, batch)
+    x = batch["image"][:, 0, 0] / 255.0
+    close(after.statistics["norm"], {"mean": 0.1 * x.mean(0), "var": 0.9 + 0.1 * x.var(0)})
+    sums, _ = jax.jit(partial(eval_step, program))(after.params, after.statistics, None, batch)
+    p, s = jax.device_get((after.params, after.statistics["norm"]))
+    normed = (x - s["mean"]) / np.sqrt(s["var"] + 1e-5) * p["norm"]["scale"] + p["norm"]["bias"]
+    logits = normed @ p["head"]["kernel"] + p["head"]["bias"]
+    expected = np.log(np.exp(logits).sum(1)) - logits[np.arange(6), batch["label"]]
+    assert sums["loss"] == pytest.approx(expected.sum(), abs=1e-5)
+
+
+def test_step_is_pure_and_its_randomness_addressed():
+    program, state = setting("dropping")
+    compiled, batch = jax.jit(partial(train_step, program)), text()
+    first = compiled(state, batch)
+    same_bits(compiled(state, batch), first)
+    losses = [float(first[1]["loss"])]
+    for other in (state._replace(step=np.int32(1)), state._replace(seed=np.uint32(1))):
+        losses.append(float(compiled(other, batch)[1]["loss"]))
+    assert len(set(losses)) == 3
+
+
+def test_microbatches_drop_out_differently():
+    """Two equal microbatches: were their keys the same, so would their carries be."""
+    program, state = setting("dropping", 2)
+    row = text(1)
+    batch = {key: np.repeat(value, 2, 0) for key, value in row.items()}
+    model = nnx.merge(program.graphdef, state.params, state.statistics)
+    state = state._replace(carry=program.task.initial_carry(model, batch))
+    _, _, _, carry = jax.jit(partial(gradients, program))(state, batch, jax.random.key(0))
+    assert np.abs(carry[0][0][0] - carry[0][0][1]).max() > 1e-3
+
+
+def test_evaluation_ignores_rows_without_weight_and_drops_nothing():
+    program, state = setting("dropping")
+    batch, other = text(), text(seed=1)
+    blank = other | {key: np.zeros_like(other[key]) for key in ("mask", "bytes")}
+    both = {key: np.concatenate([batch[key], blank[key]]) for key in batch}
+    evaluate = jax.jit(partial(eval_step, program))
+    carry = jax.tree.map(lambda c: np.concatenate([c, c]), state.carry)
+    whole, _ = evaluate(state.params, state.statistics, carry, both)
+    part, _ = evaluate(state.params, state.statistics, state.carry, batch)
+    close(whole, part, atol=0, rtol=1e-6)
+    same_bits(evaluate(state.params, state.statistics, state.carry, batch)[0], part)
+
+
+def test_random_keys_differ_by_seed_stream_and_step():
+    addresses = [(s, stream, t) for s in (0, 1) for stream in ("init", "step", "dropout") for t in (0, 1, 2)]
+    keys = {tuple(jax.random.key_data(random_key(*address)).tolist()) for address in addresses}
+    assert len(keys) == len(addresses)
+
+
+SCRIPT = """
+from flax import config
+from test_step import setting, step, text
+program, state = setting("lstm", 2)
+state, sums = step(program, state, text())
+state, sums = step(program, state, text(seed=1))
+print(config.nnx_graph_mode)
+print(repr(float(sums["loss"])))
+"""
+
+
+def test_flax_tree_mode_gives_the_same_loss():
+    room = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    quick = str(int(jax.config.read("jax_disable_most_optimizations")))  # as here, for the same bits
+    mode, loss = run_python(room + SCRIPT, NNX_GRAPH_MODE="false", JAX_DISABLE_MOST_OPTIMIZATIONS=quick).split()
+    program, state = setting("lstm", 2)
+    state, _ = step(program, state, text())
+    assert mode == "False"
+    assert float(loss) == float(step(program, state, text(seed=1))[1]["loss"])
