@@ -220,7 +220,7 @@ def text_file(
     vocab_size: int | None = None,
     eval_streams: int = 8,
 ) -> Dataset:
-    """The user's own text files, memory-mapped; without one for validation, the last `holdout` of the training text is it.
+    """The user's own text files, memory-mapped; without one for validation, the last `holdout` of the first is it.
 
     Raises:
       UserError: a file is missing or empty, or too short for the context.

@@ -1,7 +1,6 @@
 """`report.html`: one self-contained page that says what a run did, from the files it left."""
 
 import json
-import os
 from pathlib import Path
 
 from bigjax.errors import UserError
@@ -48,7 +47,7 @@ def write_report(workdir: Path, examples: dict) -> Path:
     partial = workdir / "report.html.partial"
     page = tag("html", head, tag("body", tag("main", body)), lang="en")
     partial.write_text(f"<!doctype html>\n{page}\n", encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
     return path
 
 

@@ -78,19 +78,27 @@ def main_metric(curves: dict[str, Curves]) -> str:
 def plot_metrics(rows: list[dict]) -> Figure:
     """Small multiples of the metrics in `rows` (as in `metrics.jsonl`), one plot for all splits."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     curves = {name: c for name, c in collect_curves(rows).items() if name not in TIMING}
     columns = min(3, max(1, len(curves)))
     lines = max(1, -(-len(curves) // columns))
-    plot = Figure(figsize=(4.4 * columns, 2.9 * lines), layout="constrained")
-    plot.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    plot = Figure(figsize=(4.4 * columns, 2.9 * lines), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     for index, (name, by_split) in enumerate(curves.items(), start=1):
         axes = plot.add_subplot(lines, columns, index)
         draw(axes, by_split)
         axes.set_title(name, loc="left", fontsize=11, pad=20, parse_math=False)
-        corner = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-        narrow = {"ncols": 3, "fontsize": 8, "handlelength": 1, "columnspacing": 1}
-        legend = axes.legend(frameon=False, borderpad=0, **corner, **narrow)
+        legend = axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            borderaxespad=0.2,
+            borderpad=0,
+            ncols=3,
+            fontsize=8,
+            frameon=False,
+            handlelength=1,
+            columnspacing=1,
+        )
         legend.set_in_layout(False)  # as wide as the plot, it would squeeze it
     if not curves:
         plot.text(0.5, 0.5, "No metrics were logged.", ha="center", va="center", color=INK)

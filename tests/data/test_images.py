@@ -77,9 +77,15 @@ def test_augmenting_leaves_the_source_alone():
     np.testing.assert_array_equal(images, before)
 
 
-def test_steps_are_augmented_differently():
-    images, augment = noise(20), Augment(crop=4)
-    assert (augmented(augment, images, 0) != augmented(augment, images, 1)).any()
+def test_steps_and_seeds_are_augmented_differently():
+    pixels = noise(1)
+    data = image_dataset({"train": (pixels.__getitem__, np.array([0]), "x")}, ["a"], Augment(crop=4), "one image")
+    batches = [
+        data.splits["train"].train_batch(seed, step, 6, slice(0, 6))["image"].tobytes()
+        for seed in (0, 1)
+        for step in (0, 1, 2)
+    ]
+    assert len(set(batches)) == 6
 
 
 def test_evaluation_takes_the_middle():

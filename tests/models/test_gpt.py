@@ -98,7 +98,7 @@ def test_untrained_loss_is_that_of_guessing(options):
 
 def test_a_block_is_gelu_and_layernorm_as_in_gpt2():
     """One block in float64 but for attention, which has a test of its own."""
-    model = build(num_layers=1)
+    model = jax.tree.map(lambda leaf: 20 * leaf if leaf.ndim == 2 else leaf, build(num_layers=1))  # gelu's bends show
     p = {name: array.astype(np.float64) for name, array in parameters(model).items()}
     x = np.random.default_rng(0).normal(size=(2, 5, 32))
     block = model.blocks[0]
@@ -111,7 +111,7 @@ def test_a_block_is_gelu_and_layernorm_as_in_gpt2():
     gelu = up / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3)))
     expected = expected + gelu @ p["blocks/0/mlp/down/kernel"]
     actual = jax.jit(lambda block, x: block(x, train=False, rngs=None))(block, jnp.float32(x))
-    np.testing.assert_allclose(actual, expected, atol=3e-5)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_residual_outputs_start_smaller_with_depth():
