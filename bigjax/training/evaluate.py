@@ -11,6 +11,8 @@ from bigjax.tasks.task import Batch
 from bigjax.training.setup import Experiment
 from bigjax.training.state import Tree
 
+AHEAD = 8  # steps that may wait for the device; each holds its batch in memory
+
 
 def eval_batches(experiment: Experiment, split: str) -> Iterator[Batch]:
     """Every example of a split once, on the devices; rows that fill up the last batch have zero weight."""
@@ -37,6 +39,8 @@ def evaluate(experiment: Experiment, params: Tree, statistics: Tree, split: str)
             carry = experiment.task.initial_carry(experiment.model(params, statistics), batch)
         sums, carry = experiment.eval_step(params, statistics, carry, batch)
         collected.append(sums)
+        if len(collected) > AHEAD:
+            jax.block_until_ready(collected[-AHEAD])
     # In float64, so that the figure does not depend on how many batches the split came in.
     totals = jax.tree.map(lambda *parts: float(np.sum(parts, dtype=np.float64)), *jax.device_get(collected))
     return experiment.task.metrics(totals)

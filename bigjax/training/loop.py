@@ -9,7 +9,7 @@ from bigjax.data.loader import prefetched
 from bigjax.report import write_report
 from bigjax.tasks.task import Batch, Sums
 from bigjax.training.checkpoint import Checkpoints, params_sha256
-from bigjax.training.evaluate import eval_batches, evaluate
+from bigjax.training.evaluate import AHEAD, eval_batches, evaluate
 from bigjax.training.flops import count_flops
 from bigjax.training.manifest import manifest
 from bigjax.training.meter import Meter
@@ -18,9 +18,6 @@ from bigjax.training.setup import Experiment
 from bigjax.training.sinks import make_sinks
 from bigjax.training.state import TrainState, Tree
 from bigjax.training.workdir import Workdir
-
-AHEAD = 8  # steps that may wait for the device; each holds its batch in memory
-
 
 def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from the beginning, to the last step.
@@ -32,12 +29,13 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
     """
     options, splits, steps = experiment.options, experiment.dataset.splits, experiment.steps
     sinks = make_sinks(options, workdir.path, experiment.config)
+    fetch = batch_fetcher(experiment)
+    flops = count_flops(experiment.train_step.trace(experiment.abstract, fetch(0)).jaxpr)
+    workdir.begin(experiment.config, manifest(experiment), experiment.dataset.files)
     checkpoints = open_checkpoints(experiment, workdir)
     start = max(checkpoints.steps(), default=0)
     state = checkpoints.restore(experiment.abstract, start) if start else experiment.initial_state()
-    fetch = batch_fetcher(experiment)
-    flops = count_flops(experiment.train_step.trace(experiment.abstract, fetch(start)).jaxpr)
-    rows = workdir.start(experiment.config, manifest(experiment), experiment.dataset.files, start)
+    rows = workdir.keep_rows(start)
     progress = make_progress(start, steps, quiet)
     where = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     begun = f"resuming at step {start} of {steps}" if start else f"{steps} steps"
@@ -66,7 +64,8 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
                 meter.restart(uncounted=1)
             elif len(recent) > AHEAD:
                 jax.block_until_ready(recent[-AHEAD])
-            if due(step, options.log_every):
+            # What a checkpoint's step ends is logged too: a resumed run then logs the same figures.
+            if due(step, options.log_every) or due(step, options.checkpoint_every):
                 log(step, "train", meter.figures(recent, step))
                 recent = []
             with meter.paused():
@@ -82,8 +81,9 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
         progress.close()
         checkpoints.close()
     workdir.write("result.json", result(rows, state, meter.seconds()))
+    shown = examples(experiment, state)
     if workdir.writes:
-        write_report(workdir.path, examples(experiment, state))
+        write_report(workdir.path, shown)
     return state
 
 

@@ -134,23 +134,23 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
     )
     whole, rows = NamedSharding(mesh, jax.sharding.PartitionSpec()), NamedSharding(mesh, BATCH)
     return Experiment(
-        config,
-        options,
-        dataset,
-        task,
-        mesh,
-        program,
-        schedule,
-        steps,
-        abstract,
-        lambda: jax.jit(first, out_shardings=shardings)(seed),
-        jax.jit(
+        config=config,
+        options=options,
+        dataset=dataset,
+        task=task,
+        mesh=mesh,
+        program=program,
+        schedule=schedule,
+        steps=steps,
+        abstract=abstract,
+        initial_state=lambda: jax.jit(first, out_shardings=shardings)(seed),
+        train_step=jax.jit(
             partial(train_step, program),
             in_shardings=(shardings, rows),
             out_shardings=(shardings, whole),
             donate_argnums=0,
         ),
-        jax.jit(
+        eval_step=jax.jit(
             partial(eval_step, program),
             in_shardings=(shardings.params, shardings.statistics, rows, rows),
             out_shardings=(whole, rows),

@@ -34,7 +34,7 @@ class Workdir:
         if not self.path.is_dir():
             raise UserError(f"--workdir={self.path} is a file; a run needs a folder.")
         if not (self.path / "config.json").exists():
-            if any(self.path.iterdir()):
+            if any(not path.name.startswith(".") for path in self.path.iterdir()):
                 raise UserError(f"--workdir={self.path} holds files but no run; choose a new or empty folder.")
             return
         if different := differences(self.read("config.json"), json.loads(json.dumps(config))):
@@ -83,19 +83,16 @@ class Workdir:
                 break
         return rows
 
-    def start(
-        self, config: Mapping[str, Any], manifest: Mapping[str, Any], files: Mapping[str, str], step: int
-    ) -> list[dict[str, Any]]:
-        """Writes what is known before the first step; drops figures after `step`, from where the run goes on.
-
-        Returns:
-          The figures logged until `step`.
-        """
+    def begin(self, config: Mapping[str, Any], manifest: Mapping[str, Any], files: Mapping[str, str]) -> None:
+        """Writes what is known before the first step."""
         self.write("config.json", config)
         self.write("manifest.json", manifest)
         for name, content in files.items():
             self.write(name, content)
-        rows = [row for row in self.rows() if row["step"] <= step]
+
+    def keep_rows(self, step: int) -> list[dict[str, Any]]:
+        """Drops the figures that a run which goes on from `step` will log again; returns the others."""
+        rows = [row for row in self.rows() if row["step"] <= step and row["split"] != "test"]
         self.write(self.metrics.name, "".join(json.dumps(row) + "\n" for row in rows))
         return rows
 
