@@ -1,6 +1,6 @@
 """How fast the loader alone is, over real sources and a made-up folder of 32x32 images.
 
-    python -m benchmarks.loader
+python -m benchmarks.loader
 """
 
 import tempfile

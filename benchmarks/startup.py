@@ -1,6 +1,6 @@
 """How long a user waits: for `--help`, and from the command to the first step.
 
-    python -m benchmarks.startup
+python -m benchmarks.startup
 """
 
 import json

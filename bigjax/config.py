@@ -160,7 +160,10 @@ def resolve(config: Mapping[str, Any], overrides: Mapping[str, Any], schemas: Ca
     if not 0 <= whole["seed"] < 2**32:
         raise UserError(f"config.seed must be from 0 to 2**32 - 1, not {whole['seed']}.")
     for section in SECTIONS:
-        values = dict(given.get(section) or {})
+        values = given.get(section) or {}
+        if not isinstance(values, Mapping):
+            raise UserError(f"config.{section} must be a section of keys and values, not {values!r}.")
+        values = dict(values)
         named = section in ("model", "task", "data", "optimizer")
         if named and not isinstance(values.get("name"), str):
             raise UserError(f"config.{section}.name is missing: it selects which {section} to use.")
@@ -185,6 +188,8 @@ def fill(section: str, name: str, values: Mapping[str, Any], keys: Schema) -> di
             filled[key] = checked(f"{section}.{key}", values[key], parameter)
         elif parameter.default is not inspect.Parameter.empty:
             filled[key] = parameter.default
+        elif section != "model":  # what a model lacks, the data may decide
+            raise UserError(f"config.{section}.{key} is missing: {section} {name!r} needs it.")
     return filled
 
 
@@ -217,9 +222,9 @@ def converted(value: Any, annotation: Any) -> Any:
     if origin is Literal and value in args:
         return value
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if annotation is float and number:
+    if annotation is float and number and abs(value) < 2**1023:
         return float(value)
-    if annotation is int and number and float(value).is_integer():
+    if annotation is int and number and (isinstance(value, int) or value.is_integer()):
         return int(value)
     if annotation in (bool, str) and isinstance(value, annotation):
         return value

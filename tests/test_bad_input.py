@@ -56,6 +56,14 @@ def refused(tmp_path, capsys, monkeypatch):
         ("mesh.data=3", "is not the number of devices"),
         ("model.num_classes=5", "the data need 10"),
         ("task.mean=(0.1,0.2)", "mean has 2 values, but the images have 1 channels"),
+        ("seed=1" + 400 * "0", "config.seed must be from 0"),
+        ("optimizer.name=adagrad", "momentum"),
+        ("model.hidden=0", "hidden must be positive, not 0"),
+        ("model.channels=(0,)", "channels must be positive, not 0"),
+        ("data.crop=0", "config.data.crop must be at least 1, not 0"),
+        ("data.padding=-1", "config.data.padding must be at least 0, not -1"),
+        ("data.image_size=0", "config.data.image_size must be positive, not 0"),
+        ("task.std=()", "std must be positive"),
         ("seed=-1", "config.seed must be from 0"),
         ("seed.x=1", "Config keys look like"),
     ],
@@ -64,16 +72,28 @@ def test_a_wrong_override(refused, override, sentence):
     assert sentence in refused("train", f"--config={DIGITS}", f"--config.{override}")
 
 
-def test_parts_that_do_not_fit(refused):
-    overrides = ("model.num_heads=3", "data.context=1000000", "model.context=64", "optimizer.weight_decay_mask=foo")
-    sentences = (
-        "3 does not divide 128",
-        "too short for config.data.context",
-        "the data need 128",
-        "found in no parameter",
-    )
-    for override, sentence in zip(overrides, sentences, strict=True):
-        assert sentence in refused("train", f"--config={PYDOC}", f"--config.{override}")
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("model.num_heads=3", "3 does not divide 128"),
+        ("model.num_heads=-4", "num_heads must be positive"),
+        ("model.num_kv_heads=0", "num_kv_heads must be positive"),
+        ("model.num_layers=0", "num_layers must be positive"),
+        ("model.dropout=1.5", "dropout must be at least 0 and below 1"),
+        ("model.context=64", "the data need 128"),
+        ("data.context=1000000", "too short for config.data.context"),
+        ("optimizer.weight_decay_mask=foo", "found in no parameter"),
+        ("data.name=text_file", "config.data.train is missing: data 'text_file' needs it"),
+    ],
+)
+def test_parts_that_do_not_fit(refused, override, sentence):
+    assert sentence in refused("train", f"--config={PYDOC}", f"--config.{override}")
+
+
+def test_a_section_that_is_none(refused, tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text("def get_config(arg=None):\n    return dict(model='cnn')\n")
+    assert "config.model must be a section of keys and values, not 'cnn'" in refused("train", f"--config={file}")
 
 
 def test_a_task_that_the_data_cannot_serve(refused, tmp_path):

@@ -5,6 +5,7 @@ from PIL import Image
 
 from bigjax.data.dataset import Dataset
 from bigjax.data.images import Augment, image_dataset, in_memory
+from bigjax.errors import UserError
 
 
 def digits(
@@ -16,6 +17,8 @@ def digits(
       image_size: side that the images are enlarged to, bilinearly, S.
       crop, padding, flip, cutout: see `Augment`.
     """
+    if image_size < 1:
+        raise UserError(f"config.data.image_size must be positive, not {image_size}.")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -27,6 +27,12 @@ class Augment:
     flip: bool = False
     cutout: int = 0
 
+    def __post_init__(self) -> None:
+        for name, least in (("crop", 1), ("padding", 0), ("cutout", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"config.data.{name} must be at least {least}, not {value}.")
+
     def train(self, images: np.ndarray, rng: np.random.Generator, batch_size: int, rows: slice) -> np.ndarray:
         """Augments `images` uint8 [n, H, W, C], the `rows` of a batch of `batch_size`."""
         height, width = self.size(images.shape[1], images.shape[2])

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
+from bigjax.models.checks import check_sizes
+
 
 class CNN(nnx.Module):
     """Convolutions 3x3 to 32 and to 64, each with relu and 2x2 max pooling; fully connected 128; classes.
@@ -21,7 +23,7 @@ class CNN(nnx.Module):
       dtype: what is computed in; parameters are float32.
 
     Raises:
-      ValueError: the images do not halve once for each convolution.
+      ValueError: the images do not halve once for each convolution, or a size is not positive.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class CNN(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         height, width, depth = image_shape
+        check_sizes(num_classes=num_classes, channels=min(channels, default=1), hidden=hidden)
         shrink = 2 ** len(channels)
         if height % shrink or width % shrink:
             raise ValueError(f"image height and width must divide by {shrink}, and {height}x{width} does not")

@@ -1,6 +1,7 @@
 """A decoder-only Transformer: GPT-2 by default, Llama style by choice of positions, norm, MLP and heads."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -11,6 +12,7 @@ from flax.typing import Dtype
 from jax.sharding import PartitionSpec as P
 
 from bigjax.models.attention import Attention
+from bigjax.models.checks import check_dropout, check_sizes
 
 SHARDING = (
     (r"(query|key|value|up|gate)/kernel", P("fsdp", "tensor")),
@@ -40,7 +42,7 @@ class GPT(nnx.Module):
       dtype: what is computed in; parameters are float32.
 
     Raises:
-      ValueError: heads do not divide, or a sequence is longer than the context.
+      ValueError: sizes are not positive or do not divide, or a sequence is longer than the context.
     """
 
     def __init__(
@@ -63,6 +65,9 @@ class GPT(nnx.Module):
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
+        check_sizes(vocab_size=vocab_size, context=context, d_model=d_model, num_layers=num_layers, d_ff=d_ff)
+        check_sizes(num_heads=num_heads, num_kv_heads=num_kv_heads)
+        check_dropout(dropout)
         normal = nnx.initializers.normal
         self.context = context
         self.embedding = nnx.Embed(vocab_size, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs)
@@ -70,10 +75,11 @@ class GPT(nnx.Module):
         self.positions = (
             nnx.Embed(context, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs) if learned else None
         )
-        make_norm = (
-            partial(nnx.RMSNorm, epsilon=1e-6) if norm == "rmsnorm" else partial(nnx.LayerNorm, use_bias=use_bias)
-        )
-        make_norm = partial(make_norm, d_model, dtype=dtype, rngs=rngs)
+        make_norm: Callable[[], nnx.Module]
+        if norm == "rmsnorm":
+            make_norm = partial(nnx.RMSNorm, d_model, epsilon=1e-6, dtype=dtype, rngs=rngs)
+        else:
+            make_norm = partial(nnx.LayerNorm, d_model, epsilon=1e-5, use_bias=use_bias, dtype=dtype, rngs=rngs)
         # GPT-2 scales what is added to the residual stream by its depth.
         inits = {"kernel_init": normal(0.02), "out_init": normal(0.02 / (2 * num_layers) ** 0.5)}
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
+from bigjax.models.checks import check_dropout, check_sizes
+
 Carry = tuple[jax.Array, ...]  # one layer's state, [B, D] each: (h, c) of an LSTM, (h,) of a GRU
 
 
@@ -22,6 +24,9 @@ class RNN(nnx.Module):
       dropout: rate, applied to the embedding and to each layer's output.
       tied: the output projection is the embedding's transpose (Press & Wolf 2017).
       dtype: what is computed in; parameters are float32.
+
+    Raises:
+      ValueError: a size is not positive, or the dropout not a rate.
     """
 
     def __init__(
@@ -36,6 +41,8 @@ class RNN(nnx.Module):
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
+        check_sizes(vocab_size=vocab_size, d_model=d_model, num_layers=num_layers)
+        check_dropout(dropout)
         layer = {"lstm": LSTM, "gru": GRU}[cell]
         self.embedding = nnx.Embed(
             vocab_size, d_model, dtype=dtype, embedding_init=nnx.initializers.normal(d_model**-0.5), rngs=rngs

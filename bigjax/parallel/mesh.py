@@ -71,7 +71,7 @@ def state_shardings(mesh: Mesh, state: Any, rules: Rules = ()) -> Any:
         if name.startswith("carry"):
             return NamedSharding(mesh, BATCH)
         spec = next((spec for pattern, spec in rules if re.search(pattern, name)), None)
-        if spec is None:
+        if spec is None or len(spec) > len(leaf.shape):  # factored optimizer state has fewer axes than its parameter
             return NamedSharding(mesh, fsdp_spec(leaf.shape, mesh.shape["fsdp"]))
         whole = (None,) * (len(leaf.shape) - len(spec))
         axes = [

@@ -37,7 +37,7 @@ class ImageClassification(Task):
             raise ValueError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
         if self.mixup < 0:
             raise ValueError(f"mixup must be 0 (off) or positive, not {self.mixup}")
-        if min(self.std) <= 0:
+        if min(self.std, default=0) <= 0:
             raise ValueError(f"std must be positive, not {self.std}")
 
     def model_arguments(self, info: Mapping[str, Any]) -> dict[str, Any]:

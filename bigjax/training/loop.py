@@ -19,6 +19,7 @@ from bigjax.training.sinks import make_sinks
 from bigjax.training.state import TrainState, Tree
 from bigjax.training.workdir import Workdir
 
+
 def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from the beginning, to the last step.
 

@@ -3,6 +3,9 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
 from typing import Any, Literal
 
 import jax
@@ -13,14 +16,56 @@ from bigjax.errors import UserError, nearest
 from bigjax.parallel.mesh import name_of
 from bigjax.training.state import Tree
 
-# Those that need more than gradients and parameters (the loss itself, or a key of their own).
-UNSUITABLE = {"lbfgs", "noisy_sgd"}
+# Those that need more than gradients and parameters (the loss, a key), or that take no learning rate schedule.
+UNSUITABLE = {"lbfgs", "noisy_sgd", "optimistic_adam", "rprop", "sm3"}
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """The keys that `config.optimizer` takes for every optimizer, beside the optax optimizer's own.
+
+    Attributes:
+      learning_rate: the peak, reached after `warmup_steps` steps of linear warm-up.
+      schedule: what follows until the end of the run.
+      warmup_steps: optimizer steps.
+      final_fraction: what is left of the peak at the end of a cosine or linear schedule.
+      clip_norm: gradients are scaled down to this global norm.
+      weight_decay: the optimizer's own (decoupled, as in AdamW) where it has one, else added to the gradient (L2).
+      weight_decay_mask: what decays: "matrices" (arrays of two or more axes), "all", or a regular expression that is
+        searched for in parameters' names.
+      accumulate_steps: microbatches that one step's batch goes through in.
+      ema_decay: of an exponential moving average of the parameters, which evaluation then uses.
+    """
+
+    learning_rate: float
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup_steps: int = 0
+    final_fraction: float = 0.0
+    clip_norm: float | None = None
+    weight_decay: float = 0.0
+    weight_decay_mask: str = "matrices"
+    accumulate_steps: int = 1
+    ema_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        in_range = {
+            "learning_rate": self.learning_rate >= 0,
+            "warmup_steps": self.warmup_steps >= 0,
+            "final_fraction": 0 <= self.final_fraction <= 1,
+            "clip_norm": self.clip_norm is None or self.clip_norm > 0,
+            "weight_decay": self.weight_decay >= 0,
+            "accumulate_steps": self.accumulate_steps >= 1,
+            "ema_decay": self.ema_decay is None or 0 <= self.ema_decay < 1,
+        }
+        for name, fits in in_range.items():
+            if not fits:
+                raise ValueError(f"{name} is out of range: {getattr(self, name)}")
 
 
 def optimizers() -> dict[str, Callable[..., Any]]:
-    """Every optax optimizer by name: the public functions of `optax` whose first argument is a learning rate."""
-    found: dict[str, Callable[..., Any]] = {}
-    for name, function in inspect.getmembers(optax, inspect.isfunction):
+    """Every optax optimizer by name: what `optax` has that takes a learning rate first."""
+    found = {}
+    for name, function in inspect.getmembers(optax, lambda member: isinstance(member, (FunctionType, partial))):
         if name.startswith(("_", "scale_by")) or name in UNSUITABLE:
             continue
         if next(iter(inspect.signature(function).parameters), None) == "learning_rate":
@@ -28,109 +73,71 @@ def optimizers() -> dict[str, Callable[..., Any]]:
     return found
 
 
-def options(
-    learning_rate: float,
-    schedule: Literal["constant", "cosine", "linear"] = "constant",
-    warmup_steps: int = 0,
-    final_fraction: float = 0.0,
-    clip_norm: float | None = None,
-    weight_decay: float = 0.0,
-    weight_decay_mask: str = "matrices",
-    accumulate_steps: int = 1,
-    ema_decay: float | None = None,
-) -> dict[str, Any]:
-    """The keys that `config.optimizer` takes for every optimizer, beside the optimizer's own; checks their ranges.
-
-    Args:
-      learning_rate: the peak, reached after `warmup_steps` of linear warm-up from 0.
-      schedule: what follows until the last step.
-      warmup_steps: optimizer steps.
-      final_fraction: what is left of the peak at the last step of a cosine or linear schedule.
-      clip_norm: gradients are scaled down to this global norm.
-      weight_decay: the optimizer's own (decoupled, as in AdamW) where it has one, else added to the gradient.
-      weight_decay_mask: what decays: "matrices" (arrays of two or more axes), "all", or a regular expression that is
-        searched for in parameters' names.
-      accumulate_steps: microbatches that one step's batch goes through in.
-      ema_decay: of an exponential moving average of the parameters, which evaluation then uses.
-    """
-    values = dict(locals())
-    in_range = {
-        "learning_rate": learning_rate >= 0,
-        "warmup_steps": warmup_steps >= 0,
-        "final_fraction": 0 <= final_fraction <= 1,
-        "clip_norm": clip_norm is None or clip_norm > 0,
-        "weight_decay": weight_decay >= 0,
-        "accumulate_steps": accumulate_steps >= 1,
-        "ema_decay": ema_decay is None or 0 <= ema_decay < 1,
-    }
-    for key, fits in in_range.items():
-        if not fits:
-            raise UserError(f"config.optimizer.{key} is out of range: {values[key]}.")
-    return values
-
-
 def optimizer_schema(name: str) -> Schema:
-    """The keys of `config.optimizer`: those of `options` and those of the optax function `name`."""
+    """The keys of `config.optimizer`: those of `OptimizerOptions` and those of the optax function `name`.
+
+    optax annotates its arguments as "array or function or number"; what a config can say of one is told by its default.
+    """
     known = optimizers()
     if name not in known:
         raise UserError(f"There is no optax optimizer {name!r}; {nearest(name, known)}")
+    shared = schema(OptimizerOptions)
     own = {}
     for parameter in inspect.signature(known[name]).parameters.values():
-        if not parameter.name.endswith("mask"):
-            own[parameter.name] = Parameter(by_default(parameter.default), parameter.default)
-    shared = schema(options)
+        default = parameter.default
+        if parameter.name.endswith("mask"):
+            continue
+        if isinstance(default, (bool, str)):
+            own[parameter.name] = Parameter(type(default), default)
+        elif isinstance(default, (int, float)):
+            own[parameter.name] = Parameter(float, float(default))
+        elif default is None:
+            own[parameter.name] = Parameter(float | str | None, None)
     if "weight_decay" in own:
-        own["weight_decay"] = Parameter(float, float(own["weight_decay"].default or 0))
-    return shared | own | {"learning_rate": shared["learning_rate"]}
+        own["weight_decay"] = Parameter(float, own["weight_decay"].default or 0.0)
+    return shared | own
 
 
-def by_default(default: Any) -> Any:
-    """The type of an optax argument, told by its default: optax's own annotations admit arrays and functions."""
-    if isinstance(default, (bool, str)):
-        return type(default)
-    if isinstance(default, (int, float)):
-        return float
-    return float | str | None
-
-
-def make_schedule(
-    learning_rate: float, schedule: str, warmup_steps: int, final_fraction: float, steps: int
-) -> optax.Schedule:
+def make_schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
     """Learning rate by step: linear warm-up, then constant, or a cosine or line to `final_fraction` at `steps`."""
-    if warmup_steps >= steps and warmup_steps > 0:
-        raise UserError(f"config.optimizer.warmup_steps is {warmup_steps}, but the run has only {steps} steps.")
-    rest = steps - warmup_steps
+    peak, warmup = options.learning_rate, options.warmup_steps
+    if warmup and warmup >= steps:
+        raise UserError(f"config.optimizer.warmup_steps is {warmup}, but the run has only {steps} steps.")
     after = {
-        "constant": lambda: optax.constant_schedule(learning_rate),
-        "cosine": lambda: optax.cosine_decay_schedule(learning_rate, rest, final_fraction),
-        "linear": lambda: optax.linear_schedule(learning_rate, learning_rate * final_fraction, rest),
-    }[schedule]()
-    if not warmup_steps:
+        "constant": lambda: optax.constant_schedule(peak),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, steps - warmup, options.final_fraction),
+        "linear": lambda: optax.linear_schedule(peak, peak * options.final_fraction, steps - warmup),
+    }[options.schedule]()
+    if not warmup:
         return after
-    # Step 0 already moves: the first rate is one warm-up step's, not 0.
-    warmup = optax.linear_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps - 1)
-    return optax.join_schedules([warmup, after], [warmup_steps])
+    # The first step already moves: its rate is peak / warmup, not 0.
+    return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup - 1), after], [warmup])
 
 
 def make_optimizer(config: Mapping[str, Any], steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The gradient transformation of a checked `config.optimizer` for a run of `steps` steps, and its schedule."""
-    shared = options(**{key: config[key] for key in schema(options)})
+    """The gradient transformation of a checked `config.optimizer` for a run of `steps` steps, and its schedule.
+
+    Raises:
+      UserError: a value is out of range, or optax refuses it.
+    """
+    try:
+        options = OptimizerOptions(**{key: config[key] for key in schema(OptimizerOptions)})
+    except ValueError as error:
+        raise UserError(f"config.optimizer: {error}.") from error
     function = optimizers()[config["name"]]
-    learning_rate = make_schedule(**{key: shared[key] for key in schema(make_schedule) if key != "steps"}, steps=steps)
     takes = inspect.signature(function).parameters
+    learning_rate = make_schedule(options, steps)
     own = {key: value for key, value in config.items() if key in takes} | {"learning_rate": learning_rate}
 
     def decays(params: Tree) -> Tree:
-        return decay_mask(params, shared["weight_decay_mask"])
+        return decay_mask(params, options.weight_decay_mask)
 
+    own |= {key: decays for key in ("mask", "weight_decay_mask") if key in takes}
     chain = []
-    if shared["clip_norm"] is not None:
-        chain.append(optax.clip_by_global_norm(shared["clip_norm"]))
-    if "weight_decay" not in takes and shared["weight_decay"]:
-        chain.append(optax.add_decayed_weights(shared["weight_decay"], decays))
-    for key in ("mask", "weight_decay_mask"):
-        if key in takes:
-            own[key] = decays
+    if options.clip_norm is not None:
+        chain.append(optax.clip_by_global_norm(options.clip_norm))
+    if "weight_decay" not in takes and options.weight_decay:
+        chain.append(optax.add_decayed_weights(options.weight_decay, decays))
     try:
         return optax.chain(*chain, function(**own)), learning_rate
     except (ValueError, TypeError) as error:

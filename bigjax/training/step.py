@@ -1,7 +1,7 @@
 """The one training step, and the one evaluation step, of every model and task."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,17 @@ def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[Train
     return next_state, sums | {"grad_norm": optax.tree.norm(grads)}
 
 
-def gradients(program: Program, state: TrainState, batch: Batch, key: jax.Array) -> tuple[Tree, Sums, Tree, Tree]:
-    """The gradient of the batch's mean loss, with the batch's sums and the new statistics and carry.
+class Gradients(NamedTuple):
+    """What one batch, or one microbatch of it, gives."""
+
+    grads: Tree  # of the summed loss
+    sums: Sums
+    statistics: Tree  # as the model left them
+    carry: Tree  # likewise
+
+
+def gradients(program: Program, state: TrainState, batch: Batch, key: jax.Array) -> Gradients:
+    """The gradient of a batch's mean loss, with the batch's sums and the new statistics and carry.
 
     With `accumulate_steps` the batch goes through in as many microbatches. Each gives a sum of losses and a weight;
     the sums are divided once, by all the weight, so that microbatches of unequal weight count as they should.
@@ -53,27 +62,30 @@ def gradients(program: Program, state: TrainState, batch: Batch, key: jax.Array)
         sums, carry = program.task.loss(model, part, carry, train=True, rngs=rngs)
         return sums["loss"], (sums, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))), carry)
 
-    def microbatch(statistics: Tree, part: Batch, carry: Tree, index: jax.Array | int) -> tuple[Tree, Sums, Tree, Tree]:
-        value = jax.grad(loss, has_aux=True)
-        grads, rest = value(state.params, statistics, carry, part, jax.random.fold_in(key, index))
-        return grads, *rest
+    def microbatch(index: jax.Array | int, statistics: Tree, part: Batch, carry: Tree) -> Gradients:
+        of_params = jax.grad(loss, has_aux=True)
+        grads, rest = of_params(state.params, statistics, carry, part, jax.random.fold_in(key, index))
+        return Gradients(grads, *rest)
 
-    def accumulate(total: tuple[Tree, Sums, Tree], micro: tuple[Batch, Tree, jax.Array]) -> tuple[Any, Tree]:
-        grads, sums, statistics, carry = microbatch(total[2], *micro)
-        return (*jax.tree.map(jnp.add, total[:2], (grads, sums)), statistics), carry
+    def mean(total: Gradients) -> Gradients:
+        return total._replace(grads=jax.tree.map(lambda g: g / total.sums["weight"], total.grads))
 
     n = program.accumulate_steps
     if n == 1:
-        grads, sums, statistics, carry = microbatch(state.statistics, batch, state.carry, 0)
-    else:
-        parts, carries = jax.tree.map(lambda x: split_rows(x, n), (batch, state.carry))
-        one = jax.tree.map(lambda x: x[0], (parts, carries))
-        shapes = jax.eval_shape(microbatch, state.statistics, *one, 0)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[:2])
-        xs = (parts, carries, jnp.arange(n))
-        (grads, sums, statistics), carries = jax.lax.scan(accumulate, (*zeros, state.statistics), xs)
-        carry = jax.tree.map(join_rows, carries)
-    return jax.tree.map(lambda g: g / sums["weight"], grads), sums, statistics, carry
+        return mean(microbatch(0, state.statistics, batch, state.carry))
+
+    def add(total: Gradients, micro: tuple[jax.Array, Batch, Tree]) -> tuple[Gradients, Tree]:
+        index, part, carry = micro
+        new = microbatch(index, total.statistics, part, carry)
+        grads, sums = jax.tree.map(jnp.add, (total.grads, total.sums), (new.grads, new.sums))
+        return Gradients(grads, sums, new.statistics, None), new.carry
+
+    parts, carries = jax.tree.map(lambda x: split_rows(x, n), (batch, state.carry))
+    shapes = jax.eval_shape(microbatch, 0, state.statistics, *jax.tree.map(lambda x: x[0], (parts, carries)))
+    grads, sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes.grads, shapes.sums))
+    first = Gradients(grads, sums, state.statistics, None)
+    total, carries = jax.lax.scan(add, first, (jnp.arange(n), parts, carries))
+    return mean(total._replace(carry=jax.tree.map(join_rows, carries)))
 
 
 def split_rows(x: jax.Array, parts: int) -> jax.Array:

@@ -104,7 +104,7 @@ def test_a_block_is_gelu_and_layernorm_as_in_gpt2():
     block = model.blocks[0]
 
     def norm(x):
-        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
 
     expected = x + np.asarray(apply(block.attention, jnp.float32(norm(x))))
     up = norm(expected) @ p["blocks/0/mlp/up/kernel"]

@@ -8,7 +8,14 @@ from helpers import close
 
 from bigjax.config import fill
 from bigjax.errors import UserError
-from bigjax.training.optimizer import decay_mask, make_optimizer, make_schedule, optimizer_schema, optimizers, options
+from bigjax.training.optimizer import (
+    OptimizerOptions,
+    decay_mask,
+    make_optimizer,
+    make_schedule,
+    optimizer_schema,
+    optimizers,
+)
 
 PARAMS = {"mlp": {"kernel": np.arange(1.0, 7).reshape(3, 2), "bias": np.ones(2)}, "scale": np.full(3, 2.0)}
 PARAMS = jax.tree.map(np.float32, PARAMS)
@@ -60,7 +67,7 @@ def test_adam_by_formula():
 @pytest.mark.parametrize("warmup", [0, 1, 10])
 def test_schedules_by_closed_form(schedule, warmup):
     peak, final, steps = 0.3, 0.1, 110
-    rate = make_schedule(peak, schedule, warmup, final, steps)
+    rate = make_schedule(OptimizerOptions(peak, schedule, warmup, final), steps)
 
     def expected(step):
         if step < warmup:
@@ -77,7 +84,7 @@ def test_schedules_by_closed_form(schedule, warmup):
 
 def test_warmup_that_never_ends_is_refused():
     with pytest.raises(UserError, match="warmup_steps is 10, but the run has only 10 steps"):
-        make_schedule(0.1, "constant", 10, 0.0, 10)
+        make_schedule(OptimizerOptions(0.1, "constant", 10), 10)
 
 
 def test_schedule_drives_the_updates():
@@ -159,8 +166,8 @@ def test_decay_is_not_clipped():
     ],
 )
 def test_options_out_of_range_are_refused(key, value):
-    with pytest.raises(UserError, match=f"config.optimizer.{key} is out of range: {value}"):
-        options(**({"learning_rate": 0.1} | {key: value}))
+    with pytest.raises(ValueError, match=f"{key} is out of range: {value}"):
+        OptimizerOptions(**({"learning_rate": 0.1} | {key: value}))
 
 
 def test_names_and_keys_that_optax_lacks_are_refused():
