@@ -21,8 +21,8 @@ from bigjax.training.setup import Experiment, set_up
 from bigjax.training.workdir import Workdir
 
 WORK = {  # name: experiment, overrides, steps
-    "digits CNN, batch 128": ("experiments/digits_cnn.py", {"train.batch_size": 128}, 400),
-    "pydoc GPT": ("experiments/pydoc_gpt.py", {}, 300),
+    "digits CNN, batch 128": ("experiments/digits_cnn.py", {"train.batch_size": 128}, 300),
+    "pydoc GPT": ("experiments/pydoc_gpt.py", {}, 250),
 }
 ROUNDS = 3
 

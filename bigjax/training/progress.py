@@ -121,6 +121,12 @@ def make_progress(start: int, steps: int, quiet: bool = False) -> Progress:
     """The kind of progress that fits where the output goes."""
     if quiet:
         return Progress()
-    if "ipykernel" in sys.modules and not sys.stdout.isatty():
+    if in_notebook():
         return Notebook(steps)
     return Bar(start, steps) if sys.stdout.isatty() else Lines(steps)
+
+
+def in_notebook() -> bool:
+    """Whether this code runs in a cell; that ipykernel is imported says nothing, a test runner may have done so."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
