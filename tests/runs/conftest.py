@@ -1,0 +1,78 @@
+"""Small versions of the shipped experiments, run as a user runs them: by the `bigjax` command, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+INTERVALS = ("--config.train.log_every=5", "--config.train.eval_every=20", "--config.train.checkpoint_every=10")
+SMALL = {
+    "cnn": ("experiments/digits_cnn.py", "data.image_size=8", "data.crop=none", "data.padding=1"),
+    "rnn": ("experiments/pydoc_lstm.py", "model.d_model=32", "data.context=16", "task.sample_tokens=8"),
+    "gpt": (
+        "experiments/pydoc_gpt.py",
+        "model.d_model=32",
+        "model.num_layers=2",
+        "data.context=32",
+        "task.sample_tokens=8",
+        "optimizer.warmup_steps=10",
+    ),
+}
+
+
+def words(name, *overrides):
+    """The arguments of `bigjax train` for a small experiment."""
+    experiment, *own = SMALL[name]
+    own = [*own, "train.batch_size=16", "train.eval_batch_size=64"]
+    if name != "cnn":
+        own.append("optimizer.warmup_steps=10")
+    return [f"--config={experiment}", *INTERVALS, *(f"--config.{key}" for key in (*own, *overrides))]
+
+
+def start(*arguments, devices=1):
+    """Starts `bigjax ARGUMENTS` from the repository's root."""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "bigjax", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def bigjax(*arguments, devices=1, code=0):
+    """Runs `bigjax ARGUMENTS`, expects the exit code, and returns what it printed to stdout or, if it failed, stderr."""
+    process = start(*arguments, devices=devices)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, out + err
+    return err if code else out
+
+
+def result(workdir):
+    return json.loads((workdir / "result.json").read_text())
+
+
+def losses(workdir, split="train"):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if row["split"] == split]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished 40-step run of each small experiment, by name."""
+    folder = tmp_path_factory.mktemp("finished")
+    cache = {}
+
+    def run(name):
+        if name not in cache:
+            bigjax("train", *words(name, "train.steps=40"), f"--workdir={folder / name}")
+            cache[name] = folder / name
+        return cache[name]
+
+    return run
