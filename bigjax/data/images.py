@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from bigjax.data.dataset import Batch, Dataset, Examples, in_order, random, sha256, shuffled
 from bigjax.errors import UserError
@@ -38,15 +39,15 @@ class Augment:
         height, width = self.size(images.shape[1], images.shape[2])
         pad = self.padding
         # Drawn for the whole batch, so that a row's numbers do not depend on which process has it.
-        top = rng.integers(0, images.shape[1] + 2 * pad - height + 1, batch_size)[rows, None]
-        left = rng.integers(0, images.shape[2] + 2 * pad - width + 1, batch_size)[rows, None]
-        mirrored = rng.random(batch_size)[rows, None] < (0.5 if self.flip else 0)
+        top = rng.integers(0, images.shape[1] + 2 * pad - height + 1, batch_size)[rows]
+        left = rng.integers(0, images.shape[2] + 2 * pad - width + 1, batch_size)[rows]
+        mirrored = rng.random(batch_size)[rows] < (0.5 if self.flip else 0)
         middle = rng.random((batch_size, 2))[rows]
         if pad:
             images = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        y = top + np.arange(height)
-        x = left + np.where(mirrored, np.arange(width)[::-1], np.arange(width))
-        images = images[np.arange(len(images))[:, None, None], y[:, :, None], x[:, None, :]]
+        crops = sliding_window_view(images, (height, width), (1, 2))  # a view, [n, tops, lefts, C, height, width]
+        images = crops.transpose(0, 1, 2, 4, 5, 3)[np.arange(len(images)), top, left]
+        images[mirrored] = images[mirrored, :, ::-1]
         if self.cutout:
             blank = (abs(np.arange(height) + 0.5 - middle[:, :1] * height) < self.cutout / 2)[:, :, None] & (
                 abs(np.arange(width) + 0.5 - middle[:, 1:] * width) < self.cutout / 2

@@ -83,8 +83,7 @@ class Experiment:
 
     def to_devices(self, batch: Mapping[str, np.ndarray]) -> Batch:
         """This process's rows as the global batch, laid over the mesh."""
-        sharding = NamedSharding(self.mesh, BATCH)
-        return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
+        return jax.make_array_from_process_local_data(NamedSharding(self.mesh, BATCH), dict(batch))
 
     def model(self, params: Tree, statistics: Tree) -> nnx.Module:
         """A live module with these arrays."""

@@ -64,7 +64,9 @@ def test_keeps_the_last_and_the_best(finished, tmp_path):
     # Steps of this size lose what the first 10 steps learned, so that the best is not among the last.
     bigjax(
         "train",
-        *words("cnn", "train.steps=50", "train.eval_every=10", "optimizer.learning_rate=0.02", "train.keep_checkpoints=2"),
+        *words(
+            "cnn", "train.steps=50", "train.eval_every=10", "optimizer.learning_rate=0.02", "train.keep_checkpoints=2"
+        ),
         f"--workdir={workdir}",
     )
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -112,7 +114,9 @@ def test_a_flipped_bit_in_a_checkpoint_is_found(finished, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished("cnn"), workdir)
     (workdir / "result.json").unlink()
-    largest = max((workdir / "checkpoints" / "40" / "state").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    largest = max(
+        (workdir / "checkpoints" / "40" / "state").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0
+    )
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
@@ -122,7 +126,11 @@ def test_a_flipped_bit_in_a_checkpoint_is_found(finished, tmp_path):
 
 def test_bpe_is_kept_with_the_run_and_decodes_its_samples(tmp_path):
     workdir = tmp_path / "run"
-    bigjax("train", *words("rnn", "train.steps=2", "data.tokenizer=bpe", "data.vocab_size=300", "optimizer.warmup_steps=0"), f"--workdir={workdir}")
+    bigjax(
+        "train",
+        *words("rnn", "train.steps=2", "data.tokenizer=bpe", "data.vocab_size=300", "optimizer.warmup_steps=0"),
+        f"--workdir={workdir}",
+    )
     import tokenizers
 
     assert tokenizers.Tokenizer.from_file(str(workdir / "tokenizer.json")).get_vocab_size() == 300
