@@ -1,4 +1,4 @@
-"""Small versions of the shipped experiments, run as a user runs them: by the `bigjax` command, in a process of its own."""
+"""Small versions of the shipped experiments, run as a user runs them: by the `bigjax` command, in its own process."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def start(*arguments, devices=1):
 
 
 def bigjax(*arguments, devices=1, code=0):
-    """Runs `bigjax ARGUMENTS`, expects the exit code, and returns what it printed to stdout or, if it failed, stderr."""
+    """Runs `bigjax ARGUMENTS`, expects the exit code, and returns its stdout or, if it should fail, its stderr."""
     process = start(*arguments, devices=devices)
     out, err = process.communicate(timeout=300)
     assert process.returncode == code, out + err
