@@ -1,7 +1,7 @@
 """What a data source gives: splits whose batches are addressed by step."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
@@ -39,11 +39,8 @@ class Split(Protocol):
         ...
 
 
-class Examples:
-    """The part of a split that is the same for every one with independent examples; they have a length."""
-
-    def __len__(self) -> int:
-        raise TypeError
+class Examples(Sized):
+    """The part of a split that is the same for every one with independent examples; its length is their number."""
 
     def steps_per_epoch(self, batch_size: int) -> float:
         return len(self) / batch_size
