@@ -228,6 +228,8 @@ def converted(value: Any, annotation: Any) -> Any:
         return int(value)
     if annotation in (bool, str) and isinstance(value, annotation):
         return value
+    if origin is dict and isinstance(value, Mapping):
+        return {str(key): converted(item, args[1]) for key, item in value.items()}
     if origin is tuple and isinstance(value, (list, tuple)):
         if args[-1] is ...:
             return tuple(converted(v, args[0]) for v in value)
@@ -241,6 +243,8 @@ def describe(annotation: Any) -> str:
     words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
     if typing.get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(annotation)))
+    if typing.get_origin(annotation) is dict:
+        return "a dict"
     if typing.get_origin(annotation) is tuple:
         kinds = [describe(a) if a is not ... else "..." for a in typing.get_args(annotation)]
         return f"a list ({', '.join(kinds)})"

@@ -1,20 +1,36 @@
-"""Causal multi-head attention with grouped queries and rotary positions."""
+"""Multi-head attention for every model: self or cross, causal, padded, cached, with grouped queries and rotary positions."""
+
+import warnings
+from functools import cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
+from bigjax.models.rotary import rotate
+
+
+class KeyValues(NamedTuple):
+    """The keys and values of one layer that decoding remembers; slot i holds those of position i."""
+
+    key: jax.Array  # [B, S, K, H]
+    value: jax.Array  # [B, S, K, H]
+
 
 class Attention(nnx.Module):
-    """Causal self-attention (Vaswani et al. 2017, section 3.2).
+    """Multi-head attention (Vaswani et al. 2017, section 3.2).
 
     Args:
       d_model: width of input and output, D.
-      num_heads: query heads, N; each is D / N wide.
-      num_kv_heads: key and value heads, shared by groups of query heads (Ainslie et al. 2023).
-      rope_theta: base of the rotary positions (Su et al. 2021), or None for none.
-      use_bias: whether the four projections have biases.
+      num_heads: query heads, N.
+      num_kv_heads: key and value heads, K, each shared by N / K query heads (Ainslie et al. 2023); None is N.
+      head_dim: width of a head, H; None is D / N.
+      frequencies: of the rotary positions (`bigjax.models.rotary`), H / 2 numbers, or None for none.
+      qk_norm: queries and keys pass through an RMSNorm over each head (Henry et al. 2020), as in Qwen 3.
+      use_bias: whether the projections of query, key, value and the output have biases; one bool holds for all.
+      epsilon: of the RMSNorms.
       out_init: initialiser of the output projection.
       dtype: what is computed in; parameters are float32.
 
@@ -26,54 +42,143 @@ class Attention(nnx.Module):
         self,
         d_model: int,
         num_heads: int,
-        num_kv_heads: int,
-        rope_theta: float | None,
-        use_bias: bool,
+        num_kv_heads: int | None = None,
+        head_dim: int | None = None,
         *,
+        frequencies: tuple[float, ...] | None = None,
+        qk_norm: bool = False,
+        use_bias: bool | tuple[bool, bool, bool, bool] = True,
+        epsilon: float = 1e-6,
         kernel_init: nnx.Initializer,
         out_init: nnx.Initializer,
         dtype: Dtype,
         rngs: nnx.Rngs,
     ) -> None:
-        if d_model % num_heads:
+        num_kv_heads = num_kv_heads or num_heads
+        if head_dim is None and d_model % num_heads:
             raise ValueError(f"num_heads must divide d_model, and {num_heads} does not divide {d_model}")
         if num_heads % num_kv_heads:
             raise ValueError(f"num_kv_heads must divide num_heads, and {num_kv_heads} does not divide {num_heads}")
-        self.head_dim = d_model // num_heads
-        self.rope_theta = rope_theta
-        if rope_theta is not None and self.head_dim % 2:
-            raise ValueError(f"rotary positions need an even head width, not {self.head_dim}")
+        self.head_dim = head_dim or d_model // num_heads
+        self.frequencies = frequencies
+        biases = use_bias if isinstance(use_bias, tuple) else (use_bias,) * 4
 
-        def projection(heads: int) -> nnx.Linear:
+        def projection(heads: int, bias: bool) -> nnx.Linear:
             return nnx.Linear(
-                d_model, heads * self.head_dim, use_bias=use_bias, kernel_init=kernel_init, dtype=dtype, rngs=rngs
+                d_model, heads * self.head_dim, use_bias=bias, kernel_init=kernel_init, dtype=dtype, rngs=rngs
             )
 
-        self.query = projection(num_heads)
-        self.key = projection(num_kv_heads)
-        self.value = projection(num_kv_heads)
-        self.out = nnx.Linear(d_model, d_model, use_bias=use_bias, kernel_init=out_init, dtype=dtype, rngs=rngs)
+        self.query = projection(num_heads, biases[0])
+        self.key = projection(num_kv_heads, biases[1])
+        self.value = projection(num_kv_heads, biases[2])
+        norm = nnx.RMSNorm(self.head_dim, epsilon=epsilon, dtype=dtype, rngs=rngs) if qk_norm else None
+        self.query_norm = norm
+        self.key_norm = nnx.clone(norm) if norm else None
+        self.out = nnx.Linear(
+            num_heads * self.head_dim, d_model, use_bias=biases[3], kernel_init=out_init, dtype=dtype, rngs=rngs
+        )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, T, D] to [B, T, D]; a position sees itself and those before it."""
-        split = (*x.shape[:2], -1, self.head_dim)
-        query, key, value = (f(x).reshape(split) for f in (self.query, self.key, self.value))  # [B, T, N or K, H]
-        if self.rope_theta is not None:
-            query, key = rotary(query, self.rope_theta), rotary(key, self.rope_theta)
-        y = jax.nn.dot_product_attention(query, key, value, is_causal=True)
-        return self.out(y.reshape(x.shape))
+    def __call__(
+        self,
+        x: jax.Array,
+        source: jax.Array | KeyValues | None = None,
+        *,
+        mask: jax.Array | None = None,
+        causal: bool = False,
+        positions: jax.Array | None = None,
+        cache: KeyValues | None = None,
+    ) -> tuple[jax.Array, KeyValues | None]:
+        """Mixes into each position of `x` what it looks at.
+
+        Args:
+          x: [B, T, D].
+          source: what is looked at, [B, S, D], or its keys and values from `key_values`; None is `x` itself.
+          mask: bool, broadcast to [B, N, T, S]: which positions may be looked at. With `cache` S is its length.
+          causal: a position sees itself and those before it.
+          positions: int32 [B, T] or [T]; None is 0 to T - 1.
+          cache: what to remember the keys and values of `x` in, at `positions`; the queries then look at all of it, as
+            far as their own position. Implies `causal`.
+
+        Returns:
+          [B, T, D], and the cache with what was added.
+        """
+        if positions is None:
+            positions = jnp.arange(x.shape[1])
+        query = self.heads(self.query, self.query_norm, x, positions)
+        if isinstance(source, KeyValues):
+            key, value = source
+        else:
+            key, value = self.key_values(x if source is None else source, positions)
+        if cache is not None:
+            positions = jnp.broadcast_to(positions, x.shape[:2])
+            rows = jnp.arange(x.shape[0])[:, None]
+            key, value = cache = KeyValues(
+                cache.key.at[rows, positions].set(key), cache.value.at[rows, positions].set(value)
+            )
+            seen = jnp.arange(key.shape[1]) <= positions[:, None, :, None]  # [B, 1, T, S]
+            mask, causal = seen if mask is None else mask & seen, False
+        y = attend(query, key, value, mask, causal)
+        return self.out(y.reshape(*y.shape[:2], -1)), cache
+
+    def key_values(self, source: jax.Array, positions: jax.Array | None = None) -> KeyValues:
+        """The keys and values of `source` [B, S, D] for all queries to come."""
+        if positions is None:
+            positions = jnp.arange(source.shape[1])
+        return KeyValues(
+            self.heads(self.key, self.key_norm, source, positions), self.heads(self.value, None, source, None)
+        )
+
+    def heads(
+        self, projection: nnx.Linear, norm: nnx.RMSNorm | None, x: jax.Array, positions: jax.Array | None
+    ) -> jax.Array:
+        """[B, T, D] projected to heads [B, T, N, H], normalised and turned by position where that is wanted."""
+        y = projection(x)
+        y = y.reshape(*y.shape[:2], -1, self.head_dim)
+        if norm is not None:
+            y = norm(y)
+        if self.frequencies is not None and positions is not None:
+            y = rotate(y, positions, self.frequencies)
+        return y
+
+    def empty_cache(self, batch_size: int, length: int) -> KeyValues:
+        """Room for the keys and values of `length` positions."""
+        dtype = self.key.dtype or jnp.float32
+        heads = self.key.out_features // self.head_dim
+        zeros = jnp.zeros((batch_size, length, heads, self.head_dim), dtype)
+        return KeyValues(zeros, zeros)
 
 
-def rotary(x: jax.Array, theta: float) -> jax.Array:
-    """Rotates each pair (i, i + H / 2) of a head by an angle that grows with its position.
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
+    """softmax(query key^T / sqrt(H)) value, by cuDNN on a GPU where it can.
 
     Args:
-      x: [B, T, N, H], positions 0 to T - 1.
-      theta: pair i turns by position * theta ** (-2 i / H).
+      query: [B, T, N, H].
+      key: [B, S, K, H], and likewise value.
+      mask: bool, broadcast to [B, N, T, S], or None.
+      causal: query t sees keys 0 to t.
+
+    Returns:
+      [B, T, N, H].
     """
-    half = x.shape[-1] // 2
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = jnp.arange(x.shape[1], dtype=jnp.float32)[:, None, None] * frequency  # [T, 1, H / 2]
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle)], -1)
-    return turned.astype(x.dtype)
+    implementation = None
+    if jax.default_backend() == "gpu":
+        if reason := no_cudnn(query.dtype, query.shape[-1]):
+            warn_of_fallback(reason)
+        else:
+            implementation = "cudnn"
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal, implementation=implementation)
+
+
+def no_cudnn(dtype: Dtype, head_dim: int) -> str:
+    """Why cuDNN's attention cannot be used; empty where it can."""
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        return f"it computes in bfloat16 or float16, not {jnp.dtype(dtype).name} (train.precision)"
+    if head_dim % 8 or head_dim > 128:
+        return f"its heads are a multiple of 8 and at most 128 wide, not {head_dim}"
+    return ""
+
+
+@cache
+def warn_of_fallback(reason: str) -> None:
+    """Says once that attention will need memory for every pair of positions."""
+    warnings.warn(f"Attention does without cuDNN and takes memory for T x T scores: {reason}.", stacklevel=2)

@@ -1,9 +1,8 @@
 """A decoder-only Transformer: GPT-2 by default, Llama style by choice of positions, norm, MLP and heads."""
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +10,22 @@ from flax import nnx
 from flax.typing import Dtype
 from jax.sharding import PartitionSpec as P
 
-from bigjax.models.attention import Attention
+from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.rotary import rotary_frequencies
 
 SHARDING = (
     (r"(query|key|value|up|gate)/kernel", P("fsdp", "tensor")),
     (r"(out|down)/kernel", P("tensor", "fsdp")),
     (r"(embedding|head)/(embedding|kernel)", P("tensor", "fsdp")),
 )
+
+
+class Decoding(NamedTuple):
+    """What a decoder remembers between calls: the keys and values of each layer, and how many tokens it has seen."""
+
+    layers: list[KeyValues]
+    length: jax.Array  # int32 [B]
 
 
 class GPT(nnx.Module):
@@ -31,14 +38,20 @@ class GPT(nnx.Module):
       num_layers: blocks.
       num_heads: query heads.
       num_kv_heads: key and value heads; None is one for each query head.
+      head_dim: width of a head; None is D / num_heads.
       d_ff: width of the MLP; None is 4 D, or with SwiGLU 8 D / 3 rounded up to a multiple of 64.
       positions: "learned", or "rotary".
       norm: "layernorm", or "rmsnorm" (Zhang & Sennrich 2019).
+      norm_epsilon: of all norms; None is 1e-5 for LayerNorms and 1e-6 for RMSNorms.
+      qk_norm: queries and keys are normalised too, as in Qwen 3.
       mlp: "gelu" (tanh approximation, as in GPT-2), or "swiglu" (Shazeer 2020).
       use_bias: whether projections and LayerNorms have biases.
       tied: the output projection is the embedding's transpose.
       dropout: rate, on the embedding and on what each block adds.
       rope_theta: base of the rotary positions.
+      rope_scaling: how they are stretched, as `bigjax.models.rotary.rotary_frequencies` takes it.
+      scan_layers: the blocks' parameters are stacked and one block is compiled for all: the same numbers, less to
+        compile.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -53,51 +66,64 @@ class GPT(nnx.Module):
         num_layers: int = 12,
         num_heads: int = 12,
         num_kv_heads: int | None = None,
+        head_dim: int | None = None,
         d_ff: int | None = None,
         positions: Literal["learned", "rotary"] = "learned",
         norm: Literal["layernorm", "rmsnorm"] = "layernorm",
+        norm_epsilon: float | None = None,
+        qk_norm: bool = False,
         mlp: Literal["gelu", "swiglu"] = "gelu",
         use_bias: bool = True,
         tied: bool = True,
         dropout: float = 0.0,
         rope_theta: float = 10000.0,
+        rope_scaling: dict[str, Any] | None = None,
+        scan_layers: bool = False,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         check_sizes(vocab_size=vocab_size, context=context, d_model=d_model, num_layers=num_layers, d_ff=d_ff)
-        check_sizes(num_heads=num_heads, num_kv_heads=num_kv_heads)
+        check_sizes(num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim)
         check_dropout(dropout)
         normal = nnx.initializers.normal
         self.context = context
+        self.num_layers = num_layers
+        self.scan_layers = scan_layers
         self.embedding = nnx.Embed(vocab_size, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs)
-        learned = positions == "learned"
+        rotary = positions == "rotary"
         self.positions = (
-            nnx.Embed(context, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs) if learned else None
+            None if rotary else nnx.Embed(context, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs)
         )
-        make_norm: Callable[[], nnx.Module]
-        if norm == "rmsnorm":
-            make_norm = partial(nnx.RMSNorm, d_model, epsilon=1e-6, dtype=dtype, rngs=rngs)
-        else:
-            make_norm = partial(nnx.LayerNorm, d_model, epsilon=1e-5, use_bias=use_bias, dtype=dtype, rngs=rngs)
-        # GPT-2 scales what is added to the residual stream by its depth.
-        inits = {"kernel_init": normal(0.02), "out_init": normal(0.02 / (2 * num_layers) ** 0.5)}
+        width = head_dim or d_model // num_heads
+        frequencies = rotary_frequencies(width, rope_theta, rope_scaling) if rotary else None
+        epsilon = norm_epsilon or (1e-6 if norm == "rmsnorm" else 1e-5)
 
-        def block() -> Block:
-            theta = rope_theta if positions == "rotary" else None
+        def make_norm(rngs: nnx.Rngs) -> nnx.Module:
+            if norm == "rmsnorm":
+                return nnx.RMSNorm(d_model, epsilon=epsilon, dtype=dtype, rngs=rngs)
+            return nnx.LayerNorm(d_model, epsilon=epsilon, use_bias=use_bias, dtype=dtype, rngs=rngs)
+
+        def block(key: jax.Array) -> Block:
+            # GPT-2 scales what is added to the residual stream by its depth.
+            rngs = nnx.Rngs(params=key)
+            parts = {"kernel_init": normal(0.02), "out_init": normal(0.02 / (2 * num_layers) ** 0.5)}
+            parts |= {"use_bias": use_bias, "dtype": dtype, "rngs": rngs}
             attention = Attention(
-                d_model, num_heads, num_kv_heads or num_heads, theta, use_bias, **inits, dtype=dtype, rngs=rngs
+                d_model,
+                num_heads,
+                num_kv_heads,
+                head_dim,
+                frequencies=frequencies,
+                qk_norm=qk_norm,
+                epsilon=epsilon,
+                **parts,
             )
-            return Block(
-                make_norm(),
-                attention,
-                make_norm(),
-                MLP(d_model, d_ff, mlp, use_bias, **inits, dtype=dtype, rngs=rngs),
-                dropout,
-            )
+            return Block(make_norm(rngs), attention, make_norm(rngs), MLP(d_model, d_ff, mlp, **parts), dropout)
 
-        self.blocks = nnx.List(block() for _ in range(num_layers))
-        self.norm = make_norm()
+        keys = jax.random.split(rngs.params(), num_layers)
+        self.blocks = nnx.vmap(block)(keys) if scan_layers else nnx.List(block(key) for key in keys)
+        self.norm = make_norm(rngs)
         self.head = (
             None
             if tied
@@ -106,21 +132,92 @@ class GPT(nnx.Module):
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(
-        self, tokens: jax.Array, carry: None = None, *, train: bool = False, rngs: nnx.Rngs | None = None
-    ) -> tuple[jax.Array, None]:
-        """Tokens int32 [B, T] to logits of the next token [B, T, V]; nothing is carried to the next batch."""
+        self,
+        tokens: jax.Array,
+        carry: Decoding | None = None,
+        lengths: jax.Array | None = None,
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[jax.Array, Decoding | None]:
+        """Logits of the next token at every position, [B, T, V], and what to go on with; see `features`."""
+        x, carry = self.features(tokens, carry, lengths, train=train, rngs=rngs)
+        return self.logits(x), carry
+
+    def features(
+        self,
+        tokens: jax.Array,
+        carry: Decoding | None = None,
+        lengths: jax.Array | None = None,
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[jax.Array, Decoding | None]:
+        """What the output projection sees.
+
+        Args:
+          tokens: int32 [B, T].
+          carry: from `start_decoding` or the call before, which `tokens` continue; None starts and remembers nothing.
+          lengths: int32 [B]; tokens from there on are padding, and the next call continues before them.
+
+        Returns:
+          [B, T, D], and the carry for the next call.
+        """
+        start = jnp.zeros((), jnp.int32) if carry is None else carry.length[:, None]
         if tokens.shape[1] > self.context:
             raise ValueError(
                 f"a sequence of {tokens.shape[1]} tokens is longer than the model's context, {self.context}"
             )
+        positions = start + jnp.arange(tokens.shape[1])  # [T] or [B, T]
         x = self.embedding(tokens)  # [B, T, D]
         if self.positions is not None:
-            x = x + self.positions(jnp.arange(tokens.shape[1]))
+            x = x + self.positions(positions)
         x = self.dropout(x, deterministic=not train, rngs=rngs)
-        for block in self.blocks:
-            x = block(x, train=train, rngs=rngs)
-        x = self.norm(x)
-        return (self.embedding.attend(x) if self.head is None else self.head(x)), None
+        keys = jax.random.split(rngs.dropout(), self.num_layers) if train and rngs is not None else None
+        x, layers = self.through_blocks(x, positions, carry and carry.layers, keys)
+        if carry is not None:
+            carry = Decoding(layers, carry.length + (tokens.shape[1] if lengths is None else lengths))
+        return self.norm(x), carry
+
+    def through_blocks(
+        self, x: jax.Array, positions: jax.Array, caches: list[KeyValues] | None, keys: jax.Array | None
+    ) -> tuple[jax.Array, list[KeyValues | None]]:
+        """One block after the other, each with its cache and its key for dropout; [B, T, D] to [B, T, D]."""
+        if self.scan_layers and caches is None:
+            graphdef, params = nnx.split(self.blocks)
+
+            def body(x: jax.Array, layer: tuple[Any, jax.Array | None]) -> tuple[jax.Array, None]:
+                params, key = layer
+                return nnx.merge(graphdef, params)(x, positions, None, key)
+
+            return jax.lax.scan(body, x, (params, keys))[0], []
+        after = []
+        for i in range(self.num_layers):
+            x, cache = self.block(i)(x, positions, caches and caches[i], None if keys is None else keys[i])
+            after.append(cache)
+        return x, after
+
+    def block(self, index: int) -> "Block":
+        """One of the blocks, also where they are stacked."""
+        if not self.scan_layers:
+            return self.blocks[index]
+        graphdef, params = nnx.split(self.blocks)
+        return nnx.merge(graphdef, jax.tree.map(lambda p: p[index], params))
+
+    def logits(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] to [B, T, V]."""
+        return self.embedding.attend(x) if self.head is None else self.head(x)
+
+    def start_decoding(self, batch_size: int, length: int) -> Decoding:
+        """An empty carry with room for `length` tokens.
+
+        Raises:
+          ValueError: `length` is more than the context.
+        """
+        if length > self.context:
+            raise ValueError(f"{length} tokens are more than the model's context, {self.context}")
+        layers = [self.block(i).attention.empty_cache(batch_size, length) for i in range(self.num_layers)]
+        return Decoding(layers, jnp.zeros(batch_size, jnp.int32))
 
 
 class Block(nnx.Module):
@@ -131,10 +228,14 @@ class Block(nnx.Module):
         self.norm2, self.mlp = norm2, mlp
         self.dropout = nnx.Dropout(dropout)
 
-    def __call__(self, x: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        """[B, T, D] to [B, T, D]."""
-        x = x + self.dropout(self.attention(self.norm1(x)), deterministic=not train, rngs=rngs)
-        return x + self.dropout(self.mlp(self.norm2(x)), deterministic=not train, rngs=rngs)
+    def __call__(
+        self, x: jax.Array, positions: jax.Array, cache: KeyValues | None, key: jax.Array | None
+    ) -> tuple[jax.Array, KeyValues | None]:
+        """[B, T, D] to [B, T, D], with dropout where there is a key for it."""
+        rngs = None if key is None else nnx.Rngs(dropout=key)
+        y, cache = self.attention(self.norm1(x), causal=True, positions=positions, cache=cache)
+        x = x + self.dropout(y, deterministic=rngs is None, rngs=rngs)
+        return x + self.dropout(self.mlp(self.norm2(x)), deterministic=rngs is None, rngs=rngs), cache
 
 
 class MLP(nnx.Module):
@@ -145,8 +246,8 @@ class MLP(nnx.Module):
         d_model: int,
         d_ff: int | None,
         kind: Literal["gelu", "swiglu"],
-        use_bias: bool,
         *,
+        use_bias: bool,
         kernel_init: nnx.Initializer,
         out_init: nnx.Initializer,
         dtype: Dtype,

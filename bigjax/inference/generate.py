@@ -1,0 +1,126 @@
+"""Text from a model: one jitted loop over tokens, for decoders, recurrent models and encoder-decoders alike.
+
+A model that generates has two methods. `start_decoding(batch_size, length)` makes what it remembers, the carry;
+`features(tokens, carry, lengths)` goes on from a carry and returns what `logits` turns into scores of the next token,
+with the new carry. How much a carry holds, keys and values or a recurrent state, is the model's own business.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from bigjax.inference.sampling import Sampling, choose, penalised
+
+
+class Generation(NamedTuple):
+    """Where the loop is."""
+
+    carry: Any
+    logits: jax.Array  # float32 [B, V], of the next token
+    seen: jax.Array  # bool [B, V], the tokens that the text has
+    new: jax.Array  # int32 [B, N], the tokens so far; -1 where there are none yet, or none after a stop token
+    step: jax.Array  # int32 []
+    done: jax.Array  # bool [B]
+
+
+def generate(
+    model: nnx.Module,
+    prompts: Sequence[Sequence[int]],
+    num_tokens: int,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    *,
+    stop: Sequence[int] = (),
+    seed: int = 0,
+) -> list[list[int]]:
+    """Continues each prompt by up to `num_tokens` tokens.
+
+    A row's tokens depend on its prompt, its place in the batch and the seed alone, not on the other rows.
+
+    Args:
+      model: with `start_decoding`, `features` and `logits`.
+      prompts: token ids, of any lengths but not empty.
+      num_tokens: how many at most; a row ends earlier after a token of `stop`, which is its last.
+      sampling: how tokens are chosen.
+      seed: of the randomness.
+
+    Returns:
+      The new tokens of each prompt.
+
+    Raises:
+      ValueError: a prompt is empty, or prompt and new tokens do not fit the model.
+    """
+    *_, last = stream(model, prompts, num_tokens, sampling, stop=stop, seed=seed, every=num_tokens)
+    return last
+
+
+def stream(
+    model: nnx.Module,
+    prompts: Sequence[Sequence[int]],
+    num_tokens: int,
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    *,
+    stop: Sequence[int] = (),
+    seed: int = 0,
+    every: int = 1,
+) -> Iterator[list[list[int]]]:
+    """As `generate`, but yields the tokens so far after each `every` of them."""
+    tokens, lengths = padded(prompts)
+    state = begin(model, tokens, lengths, num_tokens)
+    key, ends = jax.random.key(seed), jnp.array(stop, jnp.int32)
+    for until in range(every, num_tokens + every, every):
+        state = advance(model, state, key, ends, min(until, num_tokens), sampling)
+        yield [[int(token) for token in row if token >= 0] for row in np.asarray(state.new)]
+        if state.done.all():
+            return
+
+
+def padded(prompts: Sequence[Sequence[int]]) -> tuple[jax.Array, jax.Array]:
+    """Prompts as int32 [B, P], filled up with zeros on the right, and their lengths int32 [B]."""
+    if not prompts or not all(len(prompt) for prompt in prompts):
+        raise ValueError("a prompt is empty: there is nothing to continue")
+    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
+    tokens = np.zeros((len(prompts), lengths.max()), np.int32)
+    for row, prompt in zip(tokens, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    return jnp.asarray(tokens), jnp.asarray(lengths)
+
+
+@partial(jax.jit, static_argnums=3)
+def begin(model: nnx.Module, tokens: jax.Array, lengths: jax.Array, num_tokens: int) -> Generation:
+    """Reads the prompts."""
+    batch, length = tokens.shape
+    carry = model.start_decoding(batch, length + num_tokens)
+    x, carry = model.features(tokens, carry, lengths)
+    last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)  # [B, 1, D]
+    logits = model.logits(last)[:, 0].astype(jnp.float32)
+    rows = jnp.arange(batch)[:, None]
+    real = jnp.arange(length) < lengths[:, None]
+    seen = jnp.zeros(logits.shape, bool).at[rows, tokens].max(real)
+    new = jnp.full((batch, num_tokens), -1, jnp.int32)
+    return Generation(carry, logits, seen, new, jnp.int32(0), jnp.zeros(batch, bool))
+
+
+@partial(jax.jit, static_argnums=5, donate_argnums=1)
+def advance(
+    model: nnx.Module, state: Generation, key: jax.Array, stop: jax.Array, until: int, sampling: Sampling
+) -> Generation:
+    """Goes on to `until` tokens, or until every row is done."""
+    rows = jnp.arange(state.done.shape[0])
+
+    def one(state: Generation) -> Generation:
+        carry, logits, seen, new, step, done = state
+        # A key for each row and step, so that a row's text does not depend on how many rows there are.
+        keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(key, step), row))(rows)
+        token = choose(penalised(logits, seen, sampling.repetition_penalty), keys, sampling)
+        new = new.at[:, step].set(jnp.where(done, -1, token))
+        done = done | (token[:, None] == stop).any(-1)
+        x, carry = model.features(token[:, None], carry)
+        logits = model.logits(x)[:, 0].astype(jnp.float32)
+        return Generation(carry, logits, seen.at[rows, token].set(True), new, step + 1, done)
+
+    return jax.lax.while_loop(lambda s: (s.step < until) & ~s.done.all(), one, state)
