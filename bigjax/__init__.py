@@ -10,9 +10,28 @@ from typing import TYPE_CHECKING, Any
 from bigjax.errors import UserError
 
 if TYPE_CHECKING:
-    from bigjax.run import Run, evaluate, load, sweep, train
+    from bigjax.run import (
+        Run,
+        evaluate,
+        export_checkpoint,
+        import_checkpoint,
+        load,
+        load_pretrained,
+        sweep,
+        train,
+    )
 
-__all__ = ["Run", "UserError", "evaluate", "load", "sweep", "train"]
+__all__ = [
+    "Run",
+    "UserError",
+    "evaluate",
+    "export_checkpoint",
+    "import_checkpoint",
+    "load",
+    "load_pretrained",
+    "sweep",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -48,6 +48,23 @@ def parser() -> argparse.ArgumentParser:
     command = verb("evaluate", evaluate, "compute a run's metrics on a split again")
     command.add_argument("--workdir", required=True, help="the run's folder")
     command.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    command = verb("generate", generate, "continue a text with a trained or imported language model")
+    command.add_argument("--workdir", required=True, help="the run's folder")
+    command.add_argument("--prompt", required=True, help="the text to continue")
+    command.add_argument("--tokens", type=int, help="how many more, at most (default: 200, or what fits)")
+    command.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest (default: 0.8)")
+    command.add_argument("--top-k", type=int, default=0, help="only the likeliest k; 0 is all (default: 0)")
+    command.add_argument("--top-p", type=float, default=1.0, help="only the likeliest with this share (default: 1)")
+    command.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: less of the same (default: 1)")
+    command.add_argument("--beams", type=int, default=1, help="above 1: beam search (default: 1)")
+    command.add_argument("--seed", type=int, default=0, help="the same seed gives the same text (default: 0)")
+    command = verb("import", import_, "read a Hugging Face checkpoint folder into a run's folder")
+    command.add_argument("folder", metavar="DIR", help="with config.json and model.safetensors")
+    command.add_argument("--workdir", required=True, help="the new run's folder")
+    command = verb("export", export, "write a run's model for other libraries")
+    command.add_argument("--workdir", required=True, help="the run's folder")
+    command.add_argument("--format", choices=["huggingface"], default="huggingface", help="(default: huggingface)")
+    command.add_argument("--output", required=True, help="the folder to write")
     data = verbs.add_parser("data", help="prepare data sets").add_subparsers(metavar="VERB", required=True)
     command = verb("prepare", prepare, "download a TFDS data set and write it as ArrayRecord", data)
     command.add_argument("dataset", metavar="NAME", help="its TFDS name, as cifar10 or glue/sst2")
@@ -104,6 +121,42 @@ def evaluate(arguments: argparse.Namespace, overrides: dict[str, object]) -> Non
     import bigjax
 
     print(describe({arguments.split: bigjax.evaluate(arguments.workdir, arguments.split)}))
+
+
+def generate(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
+    """`bigjax generate`: writes the text while it comes."""
+    import bigjax
+    from bigjax.inference.sampling import Sampling
+    from bigjax.inference.text import Options, generate_text, stream_text
+
+    try:
+        sampling = Sampling(arguments.repetition_penalty, arguments.temperature, arguments.top_k, arguments.top_p)
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
+    options = Options(arguments.tokens, sampling, arguments.beams, arguments.seed)
+    run = bigjax.load(arguments.workdir)
+    beams = arguments.beams > 1
+    for piece in (
+        generate_text(run, [arguments.prompt], options) if beams else stream_text(run, arguments.prompt, options)
+    ):
+        print(piece, end="", flush=True)
+    print()
+
+
+def import_(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
+    """`bigjax import`."""
+    import bigjax
+
+    run = bigjax.import_checkpoint(arguments.folder, arguments.workdir)
+    print(f"imported into {run.workdir}\nparams_sha256 {run.result['params_sha256']}")
+
+
+def export(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
+    """`bigjax export`."""
+    import bigjax
+
+    bigjax.export_checkpoint(arguments.workdir, arguments.output)
+    print(f"exported to {arguments.output}")
 
 
 def prepare(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:

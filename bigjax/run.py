@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
+from tokenizers import Tokenizer
 
 from bigjax.cache import cache_folder
 from bigjax.config import experiment_config, load_experiment
 from bigjax.errors import UserError, nearest
+from bigjax.pretrained.load import load_pretrained, stop_tokens
+from bigjax.pretrained.save import save_pretrained
 from bigjax.report import plot_metrics
 from bigjax.training import loop
-from bigjax.training.checkpoint import Checkpoints
+from bigjax.training.checkpoint import Checkpoints, params_sha256
 from bigjax.training.evaluate import evaluate as evaluate_split
 from bigjax.training.setup import model_maker, resolve, set_up
+from bigjax.training.state import TrainState
 from bigjax.training.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Overrides = Mapping[str, Any]
+SOURCE = "huggingface.json"  # the config.json of an imported checkpoint
 
 
 class Run:
@@ -38,7 +44,8 @@ class Run:
 
     def __init__(self, workdir: str | Path) -> None:
         self.workdir = Path(workdir)
-        self.config = resolve(Workdir(self.workdir).read("config.json"))
+        recorded = Workdir(self.workdir).read("config.json")
+        self.config = resolve(recorded) if "task" in recorded else recorded  # an imported model has no task
 
     def __repr__(self) -> str:
         return f"Run({str(self.workdir)!r})"
@@ -72,6 +79,23 @@ class Run:
             for path, variable in nnx.to_flat_state(part):
                 variable.set_value(arrays["/".join(map(str, path))])
         return nnx.merge(graphdef, *parts)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that was kept with the run; None where tokens are bytes, or the model has none."""
+        file = self.workdir / "tokenizer.json"
+        return Tokenizer.from_file(str(file)) if file.exists() else None
+
+    @property
+    def source(self) -> dict[str, Any] | None:
+        """The config.json of the checkpoint that the model was imported from, or None."""
+        file = Workdir(self.workdir)
+        return file.read(SOURCE) if (self.workdir / SOURCE).exists() else None
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """The tokens that end a text."""
+        return stop_tokens(self.source or {})
 
 
 def train(
@@ -119,6 +143,8 @@ def evaluate(workdir: str | Path, split: str = "test") -> dict[str, float]:
       UserError: there is no checkpoint, or no such split.
     """
     run = Run(workdir)
+    if "data" not in run.config:
+        raise UserError(f"{workdir} was imported and has no data to evaluate on.")
     use_compilation_cache()
     experiment = set_up(run.config)
     if split not in experiment.dataset.splits:
@@ -147,6 +173,40 @@ def sweep(
     path = Path(workdir or f"runs/{resolved[0]['experiment']}-sweep-{time.strftime('%Y%m%d-%H%M%S')}")
     for number, (member, one) in enumerate(zip(members, resolved, strict=True)):
         yield member, train(one, None, path / str(number), quiet=quiet)
+
+
+def import_checkpoint(path: str | Path, workdir: str | Path) -> Run:
+    """Reads a Hugging Face checkpoint folder into a run's folder, to generate from, evaluate or export.
+
+    Raises:
+      UserError: the checkpoint cannot be read (see `load_pretrained`), or `workdir` is not empty.
+    """
+    folder = Workdir(Path(workdir))
+    if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        raise UserError(f"--workdir={workdir} is not empty; choose a new folder to import into.")
+    loaded = load_pretrained(path)
+    _, *state = nnx.split(loaded.model, nnx.Param, ...)
+    params, statistics = map(nnx.to_pure_dict, state)
+    folder.write("config.json", {"experiment": Path(path).resolve().name, "model": loaded.config})
+    folder.write(SOURCE, loaded.source)
+    if loaded.tokenizer is not None:
+        folder.write("tokenizer.json", loaded.tokenizer.to_str())
+    checkpoints = Checkpoints(folder.checkpoints)
+    checkpoints.save(TrainState(jnp.int32(0), jnp.uint32(0), params, statistics, (), {}, None), None)
+    checkpoints.close()
+    result = {"status": "imported", "step": 0, "metrics": {}, "params_sha256": params_sha256(params)}
+    folder.write("result.json", result)
+    return Run(folder.path)
+
+
+def export_checkpoint(workdir: str | Path, path: str | Path) -> None:
+    """Writes a run's model as a Hugging Face checkpoint folder.
+
+    Raises:
+      UserError: the run has no checkpoint, no Hugging Face architecture has its model, or `path` is not empty.
+    """
+    run = Run(workdir)
+    save_pretrained(path, run.model, run.config["model"], source=run.source, tokenizer=run.tokenizer)
 
 
 def read_config(config: str | Mapping[str, Any], overrides: Overrides | None) -> dict[str, Any]:

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from bigjax.inference.generate import begin, padded
+from bigjax.inference.generate import Decoder, begin, padded
 
 LOW = -1.0e9
 
@@ -28,7 +27,7 @@ class Beams(NamedTuple):
 
 
 def beam_search(
-    model: nnx.Module,
+    model: Decoder,
     prompts: Sequence[Sequence[int]],
     num_tokens: int,
     num_beams: int,
@@ -42,7 +41,7 @@ def beam_search(
     search ends at `num_tokens`, or when no text that goes on could still beat the worst of `num_beams` that ended.
 
     Args:
-      model: with `start_decoding`, `features` and `logits`.
+      model: what generates.
       prompts: token ids, of any lengths but not empty.
       num_tokens: how many new tokens at most.
       num_beams: K, at least 1.
@@ -63,7 +62,7 @@ def beam_search(
 
 @partial(jax.jit, static_argnums=(4, 5, 6))
 def search(
-    model: nnx.Module,
+    model: Decoder,
     prompts: jax.Array,
     lengths: jax.Array,
     stop: jax.Array,

@@ -1,20 +1,33 @@
 """Text from a model: one jitted loop over tokens, for decoders, recurrent models and encoder-decoders alike.
 
-A model that generates has two methods. `start_decoding(batch_size, length)` makes what it remembers, the carry;
-`features(tokens, carry, lengths)` goes on from a carry and returns what `logits` turns into scores of the next token,
-with the new carry. How much a carry holds, keys and values or a recurrent state, is the model's own business.
+What a model remembers of the text so far, its carry, is its own business: keys and values, or a recurrent state.
 """
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from bigjax.inference.sampling import Sampling, choose, penalised
+
+
+class Decoder(Protocol):
+    """A model that generates; every leaf of its carry has the rows as its first axis."""
+
+    def start_decoding(self, batch_size: int, length: int) -> Any:
+        """The carry before the first token, with room for `length` of them."""
+        ...
+
+    def features(self, tokens: jax.Array, carry: Any, lengths: jax.Array | None = None) -> tuple[jax.Array, Any]:
+        """[B, T, D] of tokens [B, T] that go on from `carry`, and the carry after each row's `lengths`."""
+        ...
+
+    def logits(self, x: jax.Array) -> jax.Array:
+        """Scores of the next token, [B, T, V], from features."""
+        ...
 
 
 class Generation(NamedTuple):
@@ -29,7 +42,7 @@ class Generation(NamedTuple):
 
 
 def generate(
-    model: nnx.Module,
+    model: Decoder,
     prompts: Sequence[Sequence[int]],
     num_tokens: int,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
@@ -42,7 +55,7 @@ def generate(
     A row's tokens depend on its prompt, its place in the batch and the seed alone, not on the other rows.
 
     Args:
-      model: with `start_decoding`, `features` and `logits`.
+      model: what generates.
       prompts: token ids, of any lengths but not empty.
       num_tokens: how many at most; a row ends earlier after a token of `stop`, which is its last.
       sampling: how tokens are chosen.
@@ -59,7 +72,7 @@ def generate(
 
 
 def stream(
-    model: nnx.Module,
+    model: Decoder,
     prompts: Sequence[Sequence[int]],
     num_tokens: int,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
@@ -91,7 +104,7 @@ def padded(prompts: Sequence[Sequence[int]]) -> tuple[jax.Array, jax.Array]:
 
 
 @partial(jax.jit, static_argnums=3)
-def begin(model: nnx.Module, tokens: jax.Array, lengths: jax.Array, num_tokens: int) -> Generation:
+def begin(model: Decoder, tokens: jax.Array, lengths: jax.Array, num_tokens: int) -> Generation:
     """Reads the prompts."""
     batch, length = tokens.shape
     carry = model.start_decoding(batch, length + num_tokens)
@@ -107,7 +120,7 @@ def begin(model: nnx.Module, tokens: jax.Array, lengths: jax.Array, num_tokens: 
 
 @partial(jax.jit, static_argnums=5, donate_argnums=1)
 def advance(
-    model: nnx.Module, state: Generation, key: jax.Array, stop: jax.Array, until: int, sampling: Sampling
+    model: Decoder, state: Generation, key: jax.Array, stop: jax.Array, until: int, sampling: Sampling
 ) -> Generation:
     """Goes on to `until` tokens, or until every row is done."""
     rows = jnp.arange(state.done.shape[0])

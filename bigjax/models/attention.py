@@ -1,8 +1,8 @@
-"""Multi-head attention for every model: self or cross, causal, padded, cached, with grouped queries and rotary positions."""
+"""Multi-head attention of every model: self or cross, causal, padded, cached, grouped queries, rotary positions."""
 
 import warnings
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +160,7 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
     Returns:
       [B, T, N, H].
     """
-    implementation = None
+    implementation: Literal["cudnn"] | None = None
     if jax.default_backend() == "gpu":
         if reason := no_cudnn(query.dtype, query.shape[-1]):
             warn_of_fallback(reason)

@@ -107,7 +107,7 @@ class GPT(nnx.Module):
         def block(key: jax.Array) -> Block:
             # GPT-2 scales what is added to the residual stream by its depth.
             rngs = nnx.Rngs(params=key)
-            parts = {"kernel_init": normal(0.02), "out_init": normal(0.02 / (2 * num_layers) ** 0.5)}
+            parts: dict[str, Any] = {"kernel_init": normal(0.02), "out_init": normal(0.02 / (2 * num_layers) ** 0.5)}
             parts |= {"use_bias": use_bias, "dtype": dtype, "rngs": rngs}
             attention = Attention(
                 d_model,
@@ -122,7 +122,7 @@ class GPT(nnx.Module):
             return Block(make_norm(rngs), attention, make_norm(rngs), MLP(d_model, d_ff, mlp, **parts), dropout)
 
         keys = jax.random.split(rngs.params(), num_layers)
-        self.blocks = nnx.vmap(block)(keys) if scan_layers else nnx.List(block(key) for key in keys)
+        self.blocks: Any = nnx.vmap(block)(keys) if scan_layers else nnx.List(block(key) for key in keys)
         self.norm = make_norm(rngs)
         self.head = (
             None
@@ -181,19 +181,21 @@ class GPT(nnx.Module):
 
     def through_blocks(
         self, x: jax.Array, positions: jax.Array, caches: list[KeyValues] | None, keys: jax.Array | None
-    ) -> tuple[jax.Array, list[KeyValues | None]]:
+    ) -> tuple[jax.Array, list[Any]]:
         """One block after the other, each with its cache and its key for dropout; [B, T, D] to [B, T, D]."""
         if self.scan_layers and caches is None:
             graphdef, params = nnx.split(self.blocks)
 
             def body(x: jax.Array, layer: tuple[Any, jax.Array | None]) -> tuple[jax.Array, None]:
                 params, key = layer
-                return nnx.merge(graphdef, params)(x, positions, None, key)
+                return nnx.merge(graphdef, params)(x, positions, None, key)[0], None
 
             return jax.lax.scan(body, x, (params, keys))[0], []
         after = []
         for i in range(self.num_layers):
-            x, cache = self.block(i)(x, positions, caches and caches[i], None if keys is None else keys[i])
+            x, cache = self.block(i)(
+                x, positions, None if caches is None else caches[i], None if keys is None else keys[i]
+            )
             after.append(cache)
         return x, after
 

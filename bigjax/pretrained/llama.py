@@ -1,4 +1,4 @@
-"""Llama 2 and 3 (Touvron et al. 2023; Grattafiori et al. 2024) and Qwen 3 (Yang et al. 2025), as Hugging Face stores them."""
+"""Llama 2 and 3 (Touvron et al. 2023; Grattafiori et al. 2024) and Qwen 3 (Yang et al. 2025) of Hugging Face."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

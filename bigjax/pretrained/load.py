@@ -38,6 +38,17 @@ class Pretrained:
     tokenizer: Tokenizer | None
     source: dict[str, Any]
 
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """The tokens that end a text."""
+        return stop_tokens(self.source)
+
+
+def stop_tokens(source: Mapping[str, Any]) -> tuple[int, ...]:
+    """The tokens that end a text, by a checkpoint's config.json."""
+    token = source.get("eos_token_id")
+    return () if token is None else tuple(token) if isinstance(token, list) else (token,)
+
 
 def load_pretrained(
     path: str | Path, *, dtype: Literal["float32", "bfloat16"] = "float32", mesh: Mesh | None = None

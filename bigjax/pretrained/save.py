@@ -35,7 +35,7 @@ def save_pretrained(
       path: the folder, which must be empty or not exist.
       model: a live module.
       section: its `config.model`.
-      source: the config.json of the checkpoint that it came from, whose keys and dtype are kept.
+      source: the config.json of the checkpoint that it came from, which is written again; its dtype decides.
       tokenizer: saved too.
 
     Raises:
@@ -45,8 +45,7 @@ def save_pretrained(
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{str(folder)!r} is not empty; give a new folder to write to.")
     family = family_for(section)
-    config = {**family.config(section), **(source or {})}
-    config.setdefault("dtype", config.get("torch_dtype", "float32"))
+    config = dict(source or {"dtype": "float32", **family.config(section)})
     table = Table(family, section)
     arrays = {name_of(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(model)))}
     places: dict[str, Place] = {}
@@ -54,7 +53,7 @@ def save_pretrained(
         place = table.of_ours(name)
         places[place.theirs] = place
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder, places, arrays, DTYPES[config["dtype"]])
+    write(folder, places, arrays, DTYPES[config.get("dtype") or config.get("torch_dtype") or "float32"])
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if tokenizer is not None:
         tokenizer.save(str(folder / "tokenizer.json"))

@@ -200,7 +200,7 @@ def model_maker(config: Mapping[str, Any]) -> Callable[[jax.Array], nnx.Module]:
     Raises:
       UserError: the model refuses its arguments.
     """
-    name, precision = config["model"]["name"], config["train"]["precision"]
+    name, precision = config["model"]["name"], config.get("train", {}).get("precision", "float32")
     kwargs = arguments(config["model"])
     if "dtype" in config_lib.schema(MODELS[name]):
         kwargs["dtype"] = DTYPES[precision]

@@ -1,7 +1,7 @@
 """Generation with a cache against the slow way: the whole text through the model for every token."""
 
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 
 import jax
 import numpy as np
@@ -73,7 +73,7 @@ def test_a_stream_grows_to_what_generate_gives(every):
     model = build()
     parts = list(stream(model, PROMPTS, 12, Sampling(), seed=1, every=every))
     assert parts[-1] == generate(model, PROMPTS, 12, Sampling(), seed=1)
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in pairwise(parts):
         for short, long in zip(before, after, strict=True):
             assert long[: len(short)] == short and len(long) - len(short) == min(every, 12 - len(short))
 
