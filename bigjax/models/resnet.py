@@ -135,10 +135,9 @@ class ConvNorm(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        # momentum is 1 - PyTorch's. Flax averages the biased variance, PyTorch the unbiased one, n / (n - 1) as large.
-        self.norm = nnx.BatchNorm(
-            out_channels, momentum=0.9, epsilon=1e-5, scale_init=scale_init, dtype=jnp.float32, rngs=rngs
-        )
+        # Computes in its parameters' float32 and not in `dtype`. momentum is 1 - PyTorch's. Flax averages the biased
+        # variance; PyTorch the unbiased one, n / (n - 1) as large.
+        self.norm = nnx.BatchNorm(out_channels, momentum=0.9, epsilon=1e-5, scale_init=scale_init, rngs=rngs)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] to [B, H / stride, W / stride, D]."""

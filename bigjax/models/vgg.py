@@ -88,17 +88,14 @@ class Conv(nnx.Module):
     """A 3x3 convolution that keeps height and width, and BatchNorm if wanted."""
 
     def __init__(self, in_channels: int, out_channels: int, batch_norm: bool, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
-        # VGG's own normals of deviation 0.01 did not train at depth 16 and 19; He et al. 2015 do.
+        # The paper started its deep networks from trained shallow ones; He et al. 2015 made that needless.
         kernel_init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
         self.conv = nnx.Conv(
             in_channels, out_channels, (3, 3), padding=1, kernel_init=kernel_init, dtype=dtype, rngs=rngs
         )
-        # momentum is 1 - PyTorch's. Flax averages the biased variance, PyTorch the unbiased one, n / (n - 1) as large.
-        self.norm = (
-            nnx.BatchNorm(out_channels, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
-            if batch_norm
-            else None
-        )
+        # Computes in its parameters' float32 and not in `dtype`. momentum is 1 - PyTorch's. Flax averages the biased
+        # variance; PyTorch the unbiased one, n / (n - 1) as large.
+        self.norm = nnx.BatchNorm(out_channels, momentum=0.9, epsilon=1e-5, rngs=rngs) if batch_norm else None
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] to [B, H, W, D]."""
