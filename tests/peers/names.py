@@ -1,7 +1,5 @@
 """The names of each array of AlexNet, VGG and ResNet: torchvision's, ours, and how one becomes the other."""
 
-import numpy as np
-
 LAYOUTS = {"conv": (2, 3, 1, 0), "linear": (1, 0), "same": None}
 
 
