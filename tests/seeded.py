@@ -24,3 +24,8 @@ def seeded_weights(shapes):
         else:
             weights[name] = (0.1 * rng.standard_normal(shape)).astype(np.float32)
     return weights
+
+
+def seeded_image(shape, batch=2):
+    """Images [batch, *shape] of normal pixels."""
+    return np.random.RandomState(0).standard_normal((batch, *shape)).astype(np.float32)
