@@ -23,6 +23,7 @@ class Beams(NamedTuple):
     scores: jax.Array  # float32 [R, K], their summed log probabilities
     ended: jax.Array  # int32 [R, K, N], the best that ended in a stop token, -1 after it
     ended_scores: jax.Array  # float32 [R, K], after the length penalty
+    open: jax.Array  # bool [R], whether a text that goes on could still beat one that ended
     step: jax.Array  # int32 []
 
 
@@ -82,12 +83,9 @@ def search(
         scores=jnp.tile(jnp.array([0.0] + [LOW] * (beams - 1)), (rows, 1)),  # all beams are the same at first
         ended=none,
         ended_scores=jnp.full((rows, beams), LOW),
+        open=jnp.ones(rows, bool),
         step=jnp.int32(0),
     )
-
-    def undecided(state: Beams) -> jax.Array:
-        reachable = state.scores[:, 0] / jnp.maximum(state.step, 1).astype(jnp.float32) ** length_penalty
-        return (state.step < num_tokens) & (reachable > state.ended_scores.min(-1)).any()
 
     def one(state: Beams) -> Beams:
         scores = state.scores[..., None] + jax.nn.log_softmax(state.logits, -1)  # [R, K, V]
@@ -101,7 +99,7 @@ def search(
         going, chosen = jax.lax.top_k(jnp.where(ends, scores + LOW, scores), beams)
         length = (state.step + 1).astype(jnp.float32) ** length_penalty
         # A text may end only from among the first K, as one that goes on must be.
-        may_end = ends & (jnp.arange(keep) < beams)
+        may_end = ends & (jnp.arange(keep) < beams) & state.open[:, None]
         all_scores = jnp.concatenate([state.ended_scores, jnp.where(may_end, scores / length, LOW)], 1)
         all_texts = jnp.concatenate([state.ended, texts], 1)
         ended_scores, best = jax.lax.top_k(all_scores, beams)
@@ -118,11 +116,12 @@ def search(
             scores=going,
             ended=jnp.take_along_axis(all_texts, best[..., None], 1),
             ended_scores=ended_scores,
+            open=state.open & (going[:, 0] / length > ended_scores.min(-1)),
             step=state.step + 1,
         )
 
-    state = jax.lax.while_loop(undecided, one, state)
-    unfinished = state.scores / jnp.float32(num_tokens) ** length_penalty
+    state = jax.lax.while_loop(lambda s: (s.step < num_tokens) & s.open.any(), one, state)
+    unfinished = jnp.where(state.open[:, None], state.scores / jnp.float32(num_tokens) ** length_penalty, LOW)
     scores = jnp.concatenate([state.ended_scores, unfinished], 1)
     texts = jnp.concatenate([state.ended, state.tokens], 1)
     return jnp.take_along_axis(texts, scores.argmax(-1)[:, None, None], 1)[:, 0]

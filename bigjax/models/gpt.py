@@ -238,6 +238,11 @@ class Block(nnx.Module):
         return x + self.dropout(self.mlp(self.norm2(x)), deterministic=rngs is None, rngs=rngs), cache
 
 
+def mlp_width(d_model: int, kind: str) -> int:
+    """The usual width of the MLP: 4 D, or where a gate needs a third matrix, 8 D / 3 rounded up to a multiple of 64."""
+    return 64 * math.ceil(d_model / 24) if kind == "swiglu" else 4 * d_model
+
+
 class MLP(nnx.Module):
     """Up, a nonlinearity, down; with SwiGLU a second, gating projection up."""
 
@@ -254,7 +259,7 @@ class MLP(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         if d_ff is None:
-            d_ff = 4 * d_model if kind == "gelu" else 64 * math.ceil(d_model / 24)
+            d_ff = mlp_width(d_model, kind)
         linear = partial(nnx.Linear, use_bias=use_bias, dtype=dtype, rngs=rngs)
         self.up = linear(d_model, d_ff, kernel_init=kernel_init)
         self.gate = linear(d_model, d_ff, kernel_init=kernel_init) if kind == "swiglu" else None

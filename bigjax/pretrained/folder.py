@@ -1,0 +1,96 @@
+"""A checkpoint folder as Hugging Face lays it out: config.json, safetensors in one file or several, a tokenizer."""
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+from tokenizers.implementations import BertWordPieceTokenizer, ByteLevelBPETokenizer
+
+from bigjax.errors import UserError
+
+CONVERT = (
+    "model.save_pretrained(FOLDER) in transformers, or safetensors.torch.save_file(state_dict, 'model.safetensors'), "
+    "writes one that holds nothing but numbers"
+)
+
+
+class Folder:
+    """What a checkpoint folder holds; tensors are read one at a time, when they are asked for.
+
+    Raises:
+      UserError: there is no such folder, or no config.json or safetensors in it, or a shard is missing or damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise UserError(f"There is no folder {str(path)!r} with a checkpoint in it.")
+        self.config = self.read("config.json")
+        self.files: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for file in self.shards():
+            self.look_into(file)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder."""
+        file = self.path / name
+        try:
+            content = json.loads(file.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{str(self.path)!r} has no {name}, which a Hugging Face checkpoint needs.") from None
+        except ValueError as error:
+            raise UserError(f"{str(file)!r} is not JSON: {error}.") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{str(file)!r} is not a JSON object.")
+        return content
+
+    def shards(self) -> list[Path]:
+        """The safetensors files."""
+        whole, index = self.path / "model.safetensors", self.path / "model.safetensors.index.json"
+        if whole.exists():
+            return [whole]
+        if index.exists():
+            files = [self.path / Path(name).name for name in sorted(set(self.read(index.name)["weight_map"].values()))]
+            if missing := [file.name for file in files if not file.exists()]:
+                raise UserError(f"{str(self.path)!r} lacks {missing[0]}, a shard that its index names.")
+            return files
+        if pickled := sorted(file.name for kind in ("*.bin", "*.pth", "*.pt") for file in self.path.glob(kind)):
+            raise UserError(f"{pickled[0]} is a pickle, which can run any code when it is read: {CONVERT}.")
+        raise UserError(f"{str(self.path)!r} has no model.safetensors.")
+
+    def look_into(self, file: Path) -> None:
+        """Notes the names and shapes of the tensors in one file."""
+        try:
+            with safe_open(file, "numpy") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 (it is no dict)
+                    self.files[name] = file
+                    self.shapes[name] = tuple(tensors.get_slice(name).get_shape())
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{str(file)!r} is damaged: {error}.") from error
+
+    def tensor(self, name: str) -> np.ndarray:
+        """One tensor. The file is opened for it alone, for what has been read of an open one stays in memory."""
+        with safe_open(self.files[name], "numpy") as tensors:
+            return tensors.get_tensor(name)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The checkpoint's own tokenizer, or None where it has none."""
+        whole, words, merges = (self.path / name for name in ("tokenizer.json", "vocab.txt", "merges.txt"))
+        if whole.exists():
+            return Tokenizer.from_file(str(whole))
+        if words.exists():
+            lower = self.optional("tokenizer_config.json").get("do_lower_case", True)
+            return BertWordPieceTokenizer(str(words), lowercase=lower)._tokenizer
+        if merges.exists():
+            return ByteLevelBPETokenizer(str(self.path / "vocab.json"), str(merges))._tokenizer
+        return None
+
+    def optional(self, name: str) -> Mapping[str, Any]:
+        """A JSON file that may be absent."""
+        return self.read(name) if (self.path / name).exists() else {}

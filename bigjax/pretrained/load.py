@@ -1,0 +1,155 @@
+"""From a checkpoint folder to a live model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, SingleDeviceSharding
+from tokenizers import Tokenizer
+
+from bigjax.errors import UserError
+from bigjax.models import MODELS, SHARDING
+from bigjax.parallel.mesh import name_of, state_shardings
+from bigjax.pretrained import FAMILIES
+from bigjax.pretrained.folder import Folder
+from bigjax.pretrained.mapping import Family, Place, Table
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A checkpoint as bigjax uses it.
+
+    Attributes:
+      model: a live module.
+      config: its `config.model`.
+      tokenizer: the checkpoint's own, or None where it has none.
+      source: the checkpoint's config.json.
+    """
+
+    model: nnx.Module
+    config: dict[str, Any]
+    tokenizer: Tokenizer | None
+    source: dict[str, Any]
+
+
+def load_pretrained(
+    path: str | Path, *, dtype: Literal["float32", "bfloat16"] = "float32", mesh: Mesh | None = None
+) -> Pretrained:
+    """Reads a Hugging Face checkpoint folder, tensor by tensor, straight to where each array belongs.
+
+    Args:
+      path: the folder, with config.json and safetensors.
+      dtype: of the parameters, and what is computed in.
+      mesh: over which the parameters are laid as in training; None is the first device.
+
+    Raises:
+      UserError: the folder cannot be read, its architecture or one of its options is not known, a tensor has no
+        place, another shape, or is missing, or the tokenizer has more tokens than the model.
+    """
+    folder = Folder(path)
+    family = family_of(folder)
+    section = model_section(family, folder)
+    kwargs = {key: value for key, value in section.items() if key != "name"}
+    make = MODELS[section["name"]]
+    try:
+        abstract = nnx.eval_shape(lambda: make(**kwargs, dtype=DTYPES[dtype], rngs=nnx.Rngs(params=0)))
+    except ValueError as error:
+        raise UserError(f"The checkpoint's config.json: {error}.") from error
+    tokenizer = folder.tokenizer
+    if tokenizer is not None and tokenizer.get_vocab_size() > section.get("vocab_size", np.inf):
+        raise UserError(
+            f"The tokenizer has {tokenizer.get_vocab_size()} tokens, but the model only {section['vocab_size']}."
+        )
+    graphdef, state = nnx.split(abstract)
+    targets = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, DTYPES[dtype]), nnx.to_pure_dict(state))
+    if mesh is None:
+        shardings = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), targets)
+    else:
+        shardings = state_shardings(mesh, targets, SHARDING.get(section["name"], ()))
+    targets = jax.tree.map(lambda t, s: jax.ShapeDtypeStruct(t.shape, t.dtype, sharding=s), targets, shardings)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(targets)
+    weights = load_weights(folder, Table(family, section), {name_of(path): leaf for path, leaf in leaves})
+    arrays = jax.tree.unflatten(structure, [weights[name_of(path)] for path, _ in leaves])
+    return Pretrained(nnx.merge(graphdef, arrays), section, tokenizer, folder.config)
+
+
+def family_of(folder: Folder) -> Family:
+    """The family of a checkpoint, by the architecture in its config.json."""
+    names = folder.config.get("architectures") or []
+    for name in names:
+        if name in FAMILIES:
+            return FAMILIES[name]
+    known = ", ".join(FAMILIES)
+    raise UserError(
+        f"{str(folder.path)!r} is a checkpoint of {', '.join(names) or 'no known architecture'}; bigjax has {known}."
+    )
+
+
+def model_section(family: Family, folder: Folder) -> dict[str, Any]:
+    """The `config.model` of a checkpoint."""
+    try:
+        return {**family.kind, **family.model(folder.config)}
+    except KeyError as error:
+        raise UserError(f"{str(folder.path / 'config.json')!r} lacks {error}.") from error
+
+
+def load_weights(folder: Folder, table: Table, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    """Our arrays by name; everything is checked before the first is read.
+
+    Args:
+      folder: the checkpoint.
+      table: which tensor goes where.
+      targets: shape, dtype and sharding of each array.
+
+    Raises:
+      UserError: a tensor has no place or another shape, or an array has no tensor.
+    """
+    places = [place for name in folder.files if (place := table.of_theirs(name)) is not None]
+    check(places, folder, targets)
+    weights = {}
+    for place in places:
+        tensor = folder.tensor(place.theirs)
+        for name, array in zip(place.ours, place.layout.into(tensor), strict=True):
+            weights[name] = put(array, targets[name])
+    return weights
+
+
+def check(places: list[Place], folder: Folder, targets: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+    """Raises UserError unless the places fill every target exactly once, with its shape."""
+    filled: dict[str, str] = {}
+    for place in places:
+        shape = folder.shapes[place.theirs]
+        try:
+            arrays = place.layout.into(np.broadcast_to(np.float32(0), shape))  # takes no memory
+        except ValueError as error:
+            raise UserError(f"The tensor {place.theirs!r} has shape {shape}, which cannot be: {error}.") from error
+        for name, array in zip(place.ours, arrays, strict=True):
+            if name not in targets:
+                raise UserError(f"The tensor {place.theirs!r} belongs to {name!r}, which the model does not have.")
+            if array.shape != targets[name].shape:
+                raise UserError(
+                    f"The tensor {place.theirs!r} has shape {shape}; its place {name!r} has {targets[name].shape}, "
+                    f"not {array.shape}."
+                )
+            if name in filled:
+                raise UserError(f"The tensors {filled[name]!r} and {place.theirs!r} both belong to {name!r}.")
+            filled[name] = place.theirs
+    if missing := [name for name in targets if name not in filled]:
+        raise UserError(
+            f"The checkpoint has no tensor for {missing[0]!r}"
+            + (f" and {len(missing) - 1} more arrays." if len(missing) > 1 else ".")
+        )
+
+
+def put(array: np.ndarray, target: jax.ShapeDtypeStruct) -> jax.Array:
+    """`array` in the dtype and at the place of `target`; a device is given only what it keeps."""
+    return jax.make_array_from_callback(
+        target.shape, target.sharding, lambda index: np.ascontiguousarray(array[index], dtype=target.dtype)
+    )

@@ -1,0 +1,96 @@
+"""From a live model to a checkpoint folder that transformers loads."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+from flax import nnx
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+
+from bigjax.errors import UserError
+from bigjax.parallel.mesh import name_of
+from bigjax.pretrained import FAMILIES
+from bigjax.pretrained.mapping import Family, Place, Table
+
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+SHARD_BYTES = 5 * 10**9  # transformers' own limit
+
+
+def save_pretrained(
+    path: str | Path,
+    model: nnx.Module,
+    section: Mapping[str, Any],
+    *,
+    source: Mapping[str, Any] | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> None:
+    """Writes config.json, safetensors and tokenizer.json.
+
+    Args:
+      path: the folder, which must be empty or not exist.
+      model: a live module.
+      section: its `config.model`.
+      source: the config.json of the checkpoint that it came from, whose keys and dtype are kept.
+      tokenizer: saved too.
+
+    Raises:
+      UserError: no family has this model, or the folder is not empty.
+    """
+    folder = Path(path)
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{str(folder)!r} is not empty; give a new folder to write to.")
+    family = family_for(section)
+    config = {**family.config(section), **(source or {})}
+    config.setdefault("dtype", config.get("torch_dtype", "float32"))
+    table = Table(family, section)
+    arrays = {name_of(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(model)))}
+    places: dict[str, Place] = {}
+    for name in arrays:
+        place = table.of_ours(name)
+        places[place.theirs] = place
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder, places, arrays, DTYPES[config["dtype"]])
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    if tokenizer is not None:
+        tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def family_for(section: Mapping[str, Any]) -> Family:
+    """The family of checkpoints that a `config.model` belongs to."""
+    for family in FAMILIES.values():
+        if all(section.get(key, value) == value for key, value in family.kind.items()):
+            return family
+    names = sorted({family.kind["name"] for family in FAMILIES.values()})
+    raise UserError(
+        f"No Hugging Face architecture has a model {section['name']!r} with these options; "
+        f"models that can be exported are {', '.join(names)}: {', '.join(FAMILIES)}."
+    )
+
+
+def write(folder: Path, places: Mapping[str, Place], arrays: Mapping[str, jax.Array], dtype: Any) -> None:
+    """One safetensors file, or several with an index, each of at most SHARD_BYTES."""
+    sizes = {t: sum(arrays[o].size for o in p.ours) * np.dtype(dtype).itemsize for t, p in places.items()}
+    shards: list[list[str]] = [[]]
+    for name in sorted(places):
+        if shards[-1] and sum(sizes[n] for n in shards[-1]) + sizes[name] > SHARD_BYTES:
+            shards.append([])
+        shards[-1].append(name)
+    files = ["model.safetensors"]
+    if len(shards) > 1:
+        files = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    for file, names in zip(files, shards, strict=True):
+        tensors = {}
+        for name in names:
+            place = places[name]
+            tensor = place.layout.back([np.asarray(arrays[one]) for one in place.ours])
+            tensors[name] = np.ascontiguousarray(tensor.astype(dtype))
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+    if len(shards) > 1:
+        index = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        content = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(content, indent=2) + "\n")
