@@ -1,21 +1,23 @@
 """AlexNet, VGG and ResNet against PyTorch: logits, gradients, batch statistics."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from helpers import apply
-from seeded import seeded_weights
+from seeded import seeded_image, seeded_weights
 
 torch = pytest.importorskip("torch")
 
-import names
 import torchvision_models as theirs
+from safetensors.torch import load_file, save_file
 
-from bigjax.models.alexnet import AlexNet
+from bigjax.errors import UserError
 from bigjax.models.resnet import BLOCKS, ResNet
-from bigjax.models.vgg import CONVS, VGG
+from bigjax.pretrained.load import load_pretrained
+from bigjax.pretrained.mapping import Table
+from bigjax.pretrained.save import save_pretrained
+from bigjax.pretrained.torchvision import RESNET
 
 
 @pytest.fixture(autouse=True)
@@ -23,37 +25,25 @@ def two_threads():
     torch.set_num_threads(2)
 
 
-def with_weights(make, rules, weights, dtype=np.float32):
-    """A module of ours with their arrays."""
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
-    arrays = names.imported(rules, weights)
-
-    def value(path, leaf):
-        array = arrays.pop(jax.tree_util.keystr(path, simple=True, separator="/"))
-        assert array.shape == leaf.shape
-        return jnp.asarray(array, dtype)
-
-    pure = jax.tree_util.tree_map_with_path(value, nnx.to_pure_dict(state))
-    assert not arrays
-    return nnx.merge(graphdef, pure)
-
-
 def seeded(module):
-    """Their module with seeded weights, and the weights."""
+    """Their module, with seeded weights."""
     weights = seeded_weights({name: tuple(t.shape) for name, t in module.state_dict().items()})
     module.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
-    return module.eval(), weights
+    return module.eval()
 
 
-def image(shape, batch=2):
-    return np.random.default_rng(0).normal(size=(batch, *shape)).astype(np.float32)
+def loaded(module, folder):
+    """Their module as we read it from its file."""
+    save_file(module.state_dict(), folder / "model.safetensors")
+    return load_pretrained(folder / "model.safetensors")
 
 
 def to_torch(x):
     return torch.tensor(x.transpose(0, 3, 1, 2))
 
 
-def compare(model, module, x):
+def compare(model, module, shape):
+    x = seeded_image(shape)
     ours = apply(model, x)
     with torch.no_grad():
         expected = module(to_torch(x))
@@ -66,21 +56,18 @@ def compare(model, module, x):
 @pytest.mark.parametrize(
     "shape, classes, hidden", [((63, 71, 3), 7, 33), ((97, 64, 1), 3, 64), ((224, 224, 3), 10, 128)]
 )
-def test_alexnet(shape, classes, hidden):
-    module, weights = seeded(theirs.AlexNet(classes, shape[2], hidden))
-    model = with_weights(lambda rngs: AlexNet(classes, shape, hidden, rngs=rngs), names.alexnet(), weights)
-    compare(model, module, image(shape))
+def test_alexnet(shape, classes, hidden, tmp_path):
+    module = seeded(theirs.AlexNet(classes, shape[2], hidden))
+    compare(loaded(module, tmp_path).model, module, shape)
 
 
 @pytest.mark.parametrize(
     "shape, classes, depth, batch_norm",
     [((33, 47, 3), 7, 11, True), ((32, 32, 1), 3, 13, False), ((65, 40, 3), 10, 16, True), ((64, 64, 3), 5, 19, False)],
 )
-def test_vgg(shape, classes, depth, batch_norm):
-    module, weights = seeded(theirs.VGGNet(depth, batch_norm, classes, shape[2], 48))
-    rules = names.vgg(CONVS[depth], batch_norm)
-    model = with_weights(lambda rngs: VGG(classes, shape, depth, batch_norm, 48, rngs=rngs), rules, weights)
-    compare(model, module, image(shape))
+def test_vgg(shape, classes, depth, batch_norm, tmp_path):
+    module = seeded(theirs.VGGNet(depth, batch_norm, classes, shape[2], 48))
+    compare(loaded(module, tmp_path).model, module, shape)
 
 
 RESNETS = [
@@ -89,32 +76,32 @@ RESNETS = [
     ((65, 40, 3), 10, 50, "imagenet", 16),
     ((17, 16, 3), 5, 101, "cifar", 8),
 ]
-LEARNING = [RESNETS[0], ((40, 33, 3), 6, 50, "imagenet", 16)]
-
-
-def resnets(shape, classes, depth, stem, width, dtype=np.float32):
-    module, weights = seeded(theirs.ResNet(depth, classes, shape[2], stem, width))
-    rules = names.resnet(BLOCKS[depth], 3 if depth >= 50 else 2, depth >= 50)
-    model = with_weights(
-        lambda rngs: ResNet(classes, shape, depth, stem, width, dtype=dtype, rngs=rngs), rules, weights, dtype
-    )
-    return model, module, rules
+LEARNING = [
+    ((33, 47, 3), 7, 18, "imagenet", 16),
+    pytest.param((40, 33, 3), 6, 50, "imagenet", 8, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("shape, classes, depth, stem, width", RESNETS)
-def test_resnet(shape, classes, depth, stem, width):
-    model, module, _ = resnets(shape, classes, depth, stem, width)
-    compare(model, module, image(shape))
+def test_resnet(shape, classes, depth, stem, width, tmp_path):
+    module = seeded(theirs.ResNet(depth, classes, shape[2], stem, width))
+    ours = loaded(module, tmp_path)
+    assert (ours.config["depth"], ours.config["stem"], ours.config["width"]) == (depth, stem, width)
+    compare(ours.model, module, shape)
+    save_pretrained(tmp_path / "out", ours.model, ours.config, source=ours.source)
+    other = theirs.ResNet(depth, classes, shape[2], stem, width)
+    other.load_state_dict(load_file(tmp_path / "out/model.safetensors"))  # which wants every tensor there is
 
 
 @pytest.mark.parametrize("shape, classes, depth, stem, width", LEARNING)
-def test_resnet_learns_alike(shape, classes, depth, stem, width):
+def test_resnet_learns_alike(shape, classes, depth, stem, width, tmp_path):
     """In training: the loss, its gradient by every parameter, and the running statistics afterwards.
 
-    In float64, because in float32 a few relus among a million fall on the other side of zero, and each moves a
-    gradient by about a hundredth of the largest.
+    In float64: in float32 a few relus of a million fall on the other side of zero, and move gradients by percents.
     """
-    label = np.arange(6) % classes
+    module = seeded(theirs.ResNet(depth, classes, shape[2], stem, width))
+    pretrained = loaded(module, tmp_path)
+    x, label = seeded_image(shape, 6).astype(np.float64), np.arange(6) % classes
 
     @jax.jit
     def step(params, statistics, x):
@@ -127,10 +114,12 @@ def test_resnet_learns_alike(shape, classes, depth, stem, width):
         return jax.value_and_grad(loss, has_aux=True)(params)
 
     with jax.enable_x64(True):
-        x = image(shape, 6).astype(np.float64)
-        model, module, rules = resnets(shape, classes, depth, stem, width, np.float64)
-        graphdef, params, statistics = nnx.split(model, nnx.Param, ...)
-        (loss, after), grads = step(nnx.to_pure_dict(params), nnx.to_pure_dict(statistics), x)
+        # The module again, to compute in float64.
+        model = nnx.eval_shape(lambda: ResNet(classes, shape, depth, stem, width, dtype=np.float64, rngs=nnx.Rngs(0)))
+        graphdef = nnx.graphdef(model)
+        params, statistics = nnx.state(pretrained.model, nnx.Param, ...)
+        doubles = jax.tree.map(lambda a: a.astype(np.float64), (nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)))
+        (loss, after), grads = step(*doubles, x)
     leaves = jax.tree_util.tree_leaves_with_path((grads, after))
     ours = {jax.tree_util.keystr(path[1:], simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
 
@@ -148,7 +137,9 @@ def test_resnet_learns_alike(shape, classes, depth, stem, width):
         n = pixels[name.rpartition(".")[0]]
         biased = (n - 1) / n if name.endswith("running_var") else 1
         wanted[name] = 0.9 * before[name] + (buffer.numpy() - 0.9 * before[name]) * biased
-    wanted = names.imported(rules, wanted)
+    table = Table(RESNET, pretrained.config)
+    places = {name: table.of_theirs(name) for name in wanted}
+    wanted = {p.ours[0]: p.layout.into(wanted[name])[0] for name, p in places.items() if p is not None}
     assert wanted.keys() == ours.keys()
     for name in wanted:
         np.testing.assert_allclose(ours[name], wanted[name], rtol=0, atol=1e-9 * np.abs(wanted[name]).max())
@@ -158,18 +149,43 @@ def test_resnet_learns_alike(shape, classes, depth, stem, width):
 
 
 @pytest.mark.parametrize("depth, width", [(18, 16), (50, 8)])
-def test_huggingface_resnet(depth, width):
+def test_huggingface_resnet(depth, width, tmp_path):
+    """In, with equal logits, and out again, tensor for tensor."""
     transformers = pytest.importorskip("transformers")
-    expansion = 4 if depth >= 50 else 1
     config = transformers.ResNetConfig(
         embedding_size=width,
-        hidden_sizes=[width * expansion * 2**i for i in range(4)],
+        hidden_sizes=[width * (4 if depth >= 50 else 1) * 2**i for i in range(4)],
         depths=BLOCKS[depth],
         layer_type="bottleneck" if depth >= 50 else "basic",
+        num_channels=1,
         num_labels=5,
     )
-    module, weights = seeded(transformers.ResNetForImageClassification(config))
-    shape = (49, 38, 3)
-    rules = names.huggingface_resnet(BLOCKS[depth], 3 if depth >= 50 else 2, depth >= 50)
-    model = with_weights(lambda rngs: ResNet(5, shape, depth, width=width, rngs=rngs), rules, weights)
-    compare(model, module, image(shape))
+    module = seeded(transformers.ResNetForImageClassification(config))
+    module.save_pretrained(tmp_path / "in")
+    pretrained = load_pretrained(tmp_path / "in")
+    compare(pretrained.model, module, (49, 38, 1))
+    for source in (pretrained.source, None):
+        out = tmp_path / f"out with {'a' if source else 'no'} source"
+        save_pretrained(out, pretrained.model, pretrained.config, source=source)
+        again, report = transformers.ResNetForImageClassification.from_pretrained(out, output_loading_info=True)
+        assert not any(report.values()), report
+        assert again.config.hidden_sizes == config.hidden_sizes
+        for name, tensor in module.state_dict().items():
+            if not name.endswith("num_batches_tracked"):
+                assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_huggingface_resnets_of_another_kind_are_refused(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    small = {"embedding_size": 4, "hidden_sizes": [16, 32, 64, 128], "depths": [3, 4, 6, 3]}
+    for other, words in [
+        ({"downsample_in_bottleneck": True}, "downsample_in_bottleneck=True"),
+        ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
+        ({"depths": [1, 1, 1, 1]}, "no ResNet of depth"),
+        ({"hidden_sizes": [8, 16, 32, 64]}, "no ResNet of depth"),
+    ]:
+        config = transformers.ResNetConfig(**small | other)
+        folder = tmp_path / next(iter(other))
+        transformers.ResNetForImageClassification(config).save_pretrained(folder)
+        with pytest.raises(UserError, match=words):
+            load_pretrained(folder)
