@@ -5,7 +5,7 @@ From JPEG files, `root/train/<class>/*.jpg` and `root/test/<class>/*.jpg`, or wi
     bigjax train --config=experiments/cifar10_resnet.py --config.data.root=path/to/cifar10
     bigjax train --config=experiments/cifar10_resnet.py:tfds
 
-The recipe is the one that is usual for this model in PyTorch; it has not been run to its end here.
+The recipe is the usual one, but that biases and BatchNorm's scales do not decay. It has not been run to its end yet.
 """
 
 from ml_collections import ConfigDict

@@ -76,10 +76,7 @@ RESNETS = [
     ((65, 40, 3), 10, 50, "imagenet", 16),
     ((17, 16, 3), 5, 101, "cifar", 8),
 ]
-LEARNING = [
-    ((33, 47, 3), 7, 18, "imagenet", 16),
-    pytest.param((40, 33, 3), 6, 50, "imagenet", 8, marks=pytest.mark.slow),
-]
+LEARNING = [((33, 47, 3), 7, 18, "imagenet", 16), ((40, 33, 3), 6, 50, "imagenet", 8)]
 
 
 @pytest.mark.parametrize("shape, classes, depth, stem, width", RESNETS)
@@ -93,6 +90,7 @@ def test_resnet(shape, classes, depth, stem, width, tmp_path):
     other.load_state_dict(load_file(tmp_path / "out/model.safetensors"))  # which wants every tensor there is
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape, classes, depth, stem, width", LEARNING)
 def test_resnet_learns_alike(shape, classes, depth, stem, width, tmp_path):
     """In training: the loss, its gradient by every parameter, and the running statistics afterwards.
