@@ -5,28 +5,38 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import apply, made, parameters
+from helpers import made, parameters
 
-from bigjax.models.attention import Attention, rotary
+from bigjax.models.attention import Attention, no_cudnn
+from bigjax.models.rotary import rotary_frequencies, rotate
 
 normal = nnx.initializers.normal(0.5)
 
 
-def build(d_model=12, num_heads=6, num_kv_heads=2, rope_theta=None, use_bias=True):
+def build(d_model=12, num_heads=6, num_kv_heads=2, rope_theta=None, **options):
+    frequencies = (
+        rotary_frequencies(options.get("head_dim") or d_model // num_heads, rope_theta) if rope_theta else None
+    )
+
     def make(rngs):
         return Attention(
             d_model,
             num_heads,
             num_kv_heads,
-            rope_theta,
-            use_bias,
+            frequencies=frequencies,
             kernel_init=normal,
             out_init=normal,
             dtype=jnp.float32,
             rngs=rngs,
+            **options,
         )
 
     return made(make)
+
+
+@jax.jit
+def attended(model, x):
+    return model(x, causal=True)[0]
 
 
 def turned(x, theta):
@@ -38,23 +48,31 @@ def turned(x, theta):
     return np.concatenate([pairs.real, pairs.imag], -1)
 
 
-def reference(p, x, num_heads, num_kv_heads, rope_theta):
-    """Causal attention in float64, head by head; query head n uses key head n // (N / K)."""
+def reference(p, x, num_heads, num_kv_heads, rope_theta=None, source=None, mask=None):
+    """Attention in float64, head by head; query head n uses key head n // (N / K).
 
-    def project(name):
-        return x @ p[f"{name}/kernel"].astype(np.float64) + p.get(f"{name}/bias", 0)
+    `mask` is bool [B, T, S], causal where it is None.
+    """
+    source = x if source is None else source
 
-    batch, length, width = x.shape
-    size = width // num_heads
-    query = project("query").reshape(batch, length, num_heads, size)
-    key, value = (project(name).reshape(batch, length, num_kv_heads, size) for name in ("key", "value"))
+    def project(name, x, heads):
+        y = x @ p[f"{name}/kernel"].astype(np.float64) + p.get(f"{name}/bias", 0)
+        y = y.reshape(*y.shape[:2], heads, -1)
+        if f"{name}_norm/scale" in p:
+            y = y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-6) * p[f"{name}_norm/scale"]
+        return y
+
+    query, key = project("query", x, num_heads), project("key", source, num_kv_heads)
+    value = project("value", source, num_kv_heads)
     if rope_theta:
         query, key = turned(query, rope_theta), turned(key, rope_theta)
+    if mask is None:
+        mask = np.tril(np.ones((1, x.shape[1], x.shape[1]), bool))
     heads = []
     for n in range(num_heads):
         k = n // (num_heads // num_kv_heads)
-        scores = np.einsum("bth,bsh->bts", query[:, :, n], key[:, :, k]) / np.sqrt(size)
-        scores[:, np.triu(np.ones((length, length), bool), 1)] = -np.inf
+        scores = np.einsum("bth,bsh->bts", query[:, :, n], key[:, :, k]) / np.sqrt(query.shape[-1])
+        scores = np.where(mask, scores, -np.inf)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         heads.append(np.einsum("bts,bsh->bth", weights, value[:, :, k]))
@@ -62,20 +80,61 @@ def reference(p, x, num_heads, num_kv_heads, rope_theta):
     return x @ p["out/kernel"].astype(np.float64) + p.get("out/bias", 0)
 
 
+def randomised(model, seed=0):
+    """Biases and norms that are not zeros and ones, so that what they do shows."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.float32(1 + rng.normal(size=leaf.shape) / 2) if leaf.ndim == 1 else leaf, model
+    )
+
+
 @pytest.mark.parametrize(
-    ("num_kv_heads", "rope_theta", "use_bias"),
-    [(6, None, True), (2, None, False), (1, 100.0, True), (3, 10000.0, False)],
+    ("num_kv_heads", "rope_theta", "options"),
+    [
+        (6, None, {"use_bias": True}),
+        (2, None, {"use_bias": False}),
+        (1, 100.0, {"use_bias": True}),
+        (3, 10000.0, {"use_bias": False, "head_dim": 8, "qk_norm": True}),
+        (6, None, {"use_bias": (True, False, True, True)}),
+    ],
 )
-def test_attention_equals_a_float64_reference(num_kv_heads, rope_theta, use_bias):
-    model = build(num_kv_heads=num_kv_heads, rope_theta=rope_theta, use_bias=use_bias)
-    rng = np.random.default_rng(0)
-    for linear in (model.query, model.key, model.value, model.out):
-        if use_bias:
-            linear.bias[...] = jnp.float32(rng.normal(size=linear.bias.shape))
-    x = rng.normal(size=(2, 7, 12))
+def test_attention_equals_a_float64_reference(num_kv_heads, rope_theta, options):
+    model = randomised(build(num_kv_heads=num_kv_heads, rope_theta=rope_theta, **options))
+    x = np.random.default_rng(0).normal(size=(2, 7, 12))
     expected = reference(parameters(model), x, 6, num_kv_heads, rope_theta)
     assert np.abs(expected).max() > 1
-    np.testing.assert_allclose(apply(model, jnp.float32(x)), expected, atol=5e-6)
+    np.testing.assert_allclose(attended(model, jnp.float32(x)), expected, atol=1e-5)
+
+
+def test_cross_attention_with_padding_equals_a_float64_reference():
+    model = randomised(build())
+    rng = np.random.default_rng(0)
+    x, source = rng.normal(size=(2, 7, 12)), rng.normal(size=(2, 5, 12))
+    real = np.arange(5) < np.array([3, 5])[:, None]  # [B, S]
+    expected = reference(parameters(model), x, 6, 2, source=source, mask=np.repeat(real[:, None], 7, 1))
+    call = jax.jit(lambda model, x, source: model(x, source, mask=real[:, None, None])[0])
+    np.testing.assert_allclose(call(model, jnp.float32(x), jnp.float32(source)), expected, atol=1e-5)
+    remembered = jax.jit(lambda model, x, source: model(x, model.key_values(source), mask=real[:, None, None])[0])
+    np.testing.assert_array_equal(
+        remembered(model, jnp.float32(x), jnp.float32(source)), call(model, jnp.float32(x), jnp.float32(source))
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"rope_theta": 100.0, "qk_norm": True}], ids=["plain", "rotary"])
+def test_a_cache_gives_what_the_whole_sequence_gives(options):
+    """In pieces of 4, 1 and 2 positions, of rows that stand at different places; what lies behind is never seen."""
+    model, behind = build(**options), jnp.array([0, 3])
+    x = jax.random.normal(jax.random.key(0), (2, 10, 12))
+    whole = attended(model, x)
+    cache = jax.tree.map(lambda zeros: zeros + 1e6, model.empty_cache(2, 10))
+    step = jax.jit(lambda model, x, positions, cache: model(x, positions=positions, cache=cache))
+    _, cache = step(model, x[:, :3], jnp.arange(3), cache)  # of the first row too: it will be written over
+    for size in (4, 1, 2):
+        positions = behind[:, None] + jnp.arange(size)
+        part = jnp.take_along_axis(x, positions[..., None], 1)
+        y, cache = step(model, part, positions, cache)
+        np.testing.assert_allclose(y, jnp.take_along_axis(whole, positions[..., None], 1), atol=2e-6)
+        behind = behind + size
 
 
 def test_grouped_queries_have_fewer_keys_and_values():
@@ -92,20 +151,25 @@ def test_grouped_queries_have_fewer_keys_and_values():
 def test_a_later_input_changes_nothing_before_it(rope_theta):
     model = build(rope_theta=rope_theta)
     x = jax.random.normal(jax.random.key(0), (2, 8, 12))
-    before, after = apply(model, x), apply(model, x.at[:, 5].add(3))
+    before, after = attended(model, x), attended(model, x.at[:, 5].add(3))
     np.testing.assert_array_equal(before[:, :5], after[:, :5])
     assert (np.abs(before[:, 5:] - after[:, 5:]).max((0, 2)) > 1e-3).all()
 
 
 def test_rotary_equals_complex_rotation():
     x = np.random.default_rng(0).normal(size=(2, 9, 3, 8))
-    np.testing.assert_allclose(rotary(jnp.float32(x), 50.0), turned(x, 50.0), atol=2e-6)
+    np.testing.assert_allclose(
+        rotate(jnp.float32(x), jnp.arange(9), rotary_frequencies(8, 50.0)), turned(x, 50.0), atol=2e-6
+    )
 
 
 def test_rotary_scores_depend_only_on_distance():
     query, key = jax.random.normal(jax.random.key(0), (2, 8))
     length = 20
-    queries, keys = (rotary(jnp.broadcast_to(v, (1, length, 1, 8)), 100.0)[0, :, 0] for v in (query, key))
+    queries, keys = (
+        rotate(jnp.broadcast_to(v, (1, length, 1, 8)), jnp.arange(length), rotary_frequencies(8, 100.0))[0, :, 0]
+        for v in (query, key)
+    )
     scores = np.asarray(queries @ keys.T)
     for distance in range(-10, 11):
         diagonal = np.diagonal(scores, distance)
@@ -116,7 +180,7 @@ def test_rotary_scores_depend_only_on_distance():
 
 def test_rotary_leaves_position_zero_alone_and_keeps_the_dtype():
     x = jax.random.normal(jax.random.key(0), (1, 2, 1, 4), jnp.bfloat16)
-    out = rotary(x, 10.0)
+    out = rotate(x, jnp.arange(2), rotary_frequencies(4, 10.0))
     assert out.dtype == jnp.bfloat16
     np.testing.assert_array_equal(out[:, 0], x[:, 0])
     assert (out[:, 1] != x[:, 1]).any()
@@ -133,3 +197,49 @@ def test_rotary_leaves_position_zero_alone_and_keeps_the_dtype():
 def test_heads_that_do_not_divide_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         build(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "expected"),
+    [
+        ({"rope_type": "linear", "factor": 4.0}, [0.25, 0.025, 0.0025, 0.00025]),
+        # Of 1000 positions the pairs turn 159, 15.9, 1.59 and 0.159 times: the first two are fast, the last is slow.
+        (
+            {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 1000,
+            },
+            [1.0, 0.1, None, 0.001 / 8],
+        ),
+    ],
+)
+def test_rotary_scaling(scaling, expected):
+    frequencies = rotary_frequencies(8, 10000.0, scaling)
+    for actual, wanted in zip(frequencies, expected, strict=True):
+        if wanted is None:  # between the two: mixed by where it stands between 1 and 4 turns
+            mix = (1000 * 0.01 / (2 * np.pi) - 1) / 3
+            wanted = 0.01 * (mix + (1 - mix) / 8)
+        assert actual == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "words"),
+    [
+        ({"rope_type": "yam"}, "'yam'; there are 'default', 'linear', 'llama3'"),
+        ({"rope_type": "linear"}, "'linear' takes factor"),
+        ({"rope_type": "linear", "factor": 2.0, "beta": 1}, "'linear' takes factor, not factor, beta"),
+    ],
+)
+def test_rotary_scaling_that_is_not_known_is_refused(scaling, words):
+    with pytest.raises(ValueError, match=words):
+        rotary_frequencies(8, 10000.0, scaling)
+
+
+def test_where_cudnn_can_compute():
+    assert no_cudnn(jnp.bfloat16, 64) == ""
+    assert "float32" in no_cudnn(jnp.float32, 64)
+    assert "not 12" in no_cudnn(jnp.bfloat16, 12)
+    assert "not 256" in no_cudnn(jnp.bfloat16, 256)
