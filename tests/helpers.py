@@ -1,5 +1,6 @@
 """What tests of several rooms share."""
 
+import math
 import os
 import subprocess
 import sys
@@ -44,6 +45,12 @@ def parameters(model):
     """The parameters of a module as numpy arrays, by readable name."""
     leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+def count_parameters(make):
+    """How many numbers a module made by `make(rngs)` would learn; none of them is allocated."""
+    abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(abstract, nnx.Param)))
 
 
 def close(actual, expected, atol=1e-6, rtol=0.0):

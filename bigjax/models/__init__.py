@@ -5,14 +5,20 @@ from collections.abc import Callable
 from flax import nnx
 
 from bigjax.models import gpt
+from bigjax.models.alexnet import AlexNet
 from bigjax.models.cnn import CNN
 from bigjax.models.gpt import GPT
+from bigjax.models.resnet import ResNet
 from bigjax.models.rnn import RNN
+from bigjax.models.vgg import VGG
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
+    "alexnet": AlexNet,
     "cnn": CNN,
     "gpt": GPT,
+    "resnet": ResNet,
     "rnn": RNN,
+    "vgg": VGG,
 }
 
 # How parameters lie on the mesh, for models that say more than "along fsdp".

@@ -1,5 +1,7 @@
 """Sentences for arguments that no model can take."""
 
+from collections.abc import Iterable
+
 
 def check_sizes(**sizes: int | None) -> None:
     """Raises ValueError unless each size is positive (or None, for one that has a default of its own)."""
@@ -12,3 +14,9 @@ def check_dropout(rate: float) -> None:
     """Raises ValueError unless a dropout rate is at least 0 and below 1."""
     if not 0 <= rate < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, not {rate}")
+
+
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
+    """Raises ValueError unless a value is one of the choices."""
+    if value not in (choices := tuple(choices)):
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, not {value}")

@@ -8,6 +8,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_sizes
+from bigjax.models.pooling import max_pool_2x2
 
 
 class CNN(nnx.Module):
@@ -53,13 +54,3 @@ class CNN(nnx.Module):
             x = max_pool_2x2(nnx.relu(convolution(x)))
         x = x.reshape(x.shape[0], -1)
         return self.head(nnx.relu(self.hidden(x)))
-
-
-def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """[B, H, W, C] to [B, H / 2, W / 2, C], H and W even.
-
-    Written as a reshape and a max: the gradient of a windowed reduction is select-and-scatter, which takes most of a
-    small CNN's step on a CPU and has no deterministic form on a GPU.
-    """
-    b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))

@@ -1,7 +1,12 @@
 """Checkpoints of Hugging Face and torchvision, in and out. A new family is a file here and a line in FAMILIES."""
 
+from bigjax.pretrained import resnet, torchvision
 from bigjax.pretrained.gpt2 import GPT2
 from bigjax.pretrained.llama import LLAMA, QWEN3
 from bigjax.pretrained.mapping import Family
 
-FAMILIES: dict[str, Family] = {family.architecture: family for family in (GPT2, LLAMA, QWEN3)}
+# Where several families have a model, it is saved as the first of them unless it came from another.
+FAMILIES: dict[str, Family] = {
+    family.architecture: family
+    for family in (GPT2, LLAMA, QWEN3, resnet.RESNET, torchvision.ALEXNET, torchvision.VGG, torchvision.RESNET)
+}

@@ -1,4 +1,7 @@
-"""A checkpoint folder as Hugging Face lays it out: config.json, safetensors in one file or several, a tokenizer."""
+"""A checkpoint folder as Hugging Face lays it out: config.json, safetensors in one file or several, a tokenizer.
+
+One safetensors file alone, as from torchvision, will do where its tensors tell the architecture.
+"""
 
 import json
 from collections.abc import Mapping
@@ -12,6 +15,7 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
 from bigjax.errors import UserError
+from bigjax.pretrained import torchvision
 
 CONVERT = (
     "model.save_pretrained(FOLDER) in transformers, or safetensors.torch.save_file(state_dict, 'model.safetensors'), "
@@ -28,13 +32,16 @@ class Folder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.is_dir():
+        if not self.path.exists():
             raise UserError(f"There is no folder {str(path)!r} with a checkpoint in it.")
-        self.config = self.read("config.json")
+        alone = self.path.is_file()
+        self.config = {} if alone else self.read("config.json")
         self.files: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
-        for file in self.shards():
+        for file in [self.path] if alone else self.shards():
             self.look_into(file)
+        if "architectures" not in self.config:  # torchvision has no config.json, and timm has another kind
+            self.config |= torchvision.describe(self.shapes)
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder."""

@@ -53,10 +53,10 @@ def stop_tokens(source: Mapping[str, Any]) -> tuple[int, ...]:
 def load_pretrained(
     path: str | Path, *, dtype: Literal["float32", "bfloat16"] = "float32", mesh: Mesh | None = None
 ) -> Pretrained:
-    """Reads a Hugging Face checkpoint folder, tensor by tensor, straight to where each array belongs.
+    """Reads a Hugging Face, torchvision or timm checkpoint, tensor by tensor, straight to where each array belongs.
 
     Args:
-      path: the folder, with config.json and safetensors.
+      path: the folder, with config.json and safetensors, or torchvision's tensors in one safetensors file.
       dtype: of the parameters, and what is computed in.
       mesh: over which the parameters are laid as in training; None is the first device.
 
@@ -79,7 +79,13 @@ def load_pretrained(
             f"The tokenizer has {tokenizer.get_vocab_size()} tokens, but the model only {section['vocab_size']}."
         )
     graphdef, state = nnx.split(abstract)
-    targets = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, DTYPES[dtype]), nnx.to_pure_dict(state))
+
+    def target(variable: nnx.Variable) -> nnx.Variable:
+        # Statistics of BatchNorm stay in float32.
+        of = DTYPES[dtype] if isinstance(variable, nnx.Param) else variable.dtype
+        return variable.replace(jax.ShapeDtypeStruct(variable.shape, of))
+
+    targets = nnx.to_pure_dict(jax.tree.map(target, state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)))
     if mesh is None:
         shardings = jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), targets)
     else:

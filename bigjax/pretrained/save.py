@@ -44,7 +44,7 @@ def save_pretrained(
     folder = Path(path)
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{str(folder)!r} is not empty; give a new folder to write to.")
-    family = family_for(section)
+    family = family_for(section, source or {})
     config = dict(source or {"dtype": "float32", **family.config(section)})
     table = Table(family, section)
     arrays = {name_of(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(model)))}
@@ -59,9 +59,10 @@ def save_pretrained(
         tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def family_for(section: Mapping[str, Any]) -> Family:
-    """The family of checkpoints that a `config.model` belongs to."""
-    for family in FAMILIES.values():
+def family_for(section: Mapping[str, Any], source: Mapping[str, Any]) -> Family:
+    """The family of checkpoints that a `config.model` belongs to: the one that it came from, or the first."""
+    came_from = [FAMILIES[name] for name in source.get("architectures", ()) if name in FAMILIES]
+    for family in (*came_from, *FAMILIES.values()):
         if all(section.get(key, value) == value for key, value in family.kind.items()):
             return family
     names = sorted({family.kind["name"] for family in FAMILIES.values()})
@@ -88,6 +89,8 @@ def write(folder: Path, places: Mapping[str, Place], arrays: Mapping[str, jax.Ar
             place = places[name]
             tensor = place.layout.back([np.asarray(arrays[one]) for one in place.ours])
             tensors[name] = np.ascontiguousarray(tensor.astype(dtype))
+            if name.endswith(".running_mean"):  # beside it PyTorch expects a count of batches, which it does not use
+                tensors[name.replace("running_mean", "num_batches_tracked")] = np.array(0)
         save_file(tensors, folder / file, metadata={"format": "pt"})
     if len(shards) > 1:
         index = {name: file for file, names in zip(files, shards, strict=True) for name in names}

@@ -1,4 +1,4 @@
-"""The article's CNN: its shapes, its values and the gradient of its pooling."""
+"""The article's CNN: its shapes and its values."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from helpers import apply, made, parameters
 
-from bigjax.models.cnn import CNN, max_pool_2x2
+from bigjax.models.cnn import CNN
 
 
 def build(num_classes=10, image_shape=(24, 24, 3), **kwargs):
@@ -63,22 +63,6 @@ def test_logits_equal_a_float64_reference(image_shape):
     expected = reference(parameters(model), image)
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(logits, expected, atol=2e-6)
-
-
-def test_pooling_equals_flax_in_values_and_gradients():
-    x = jax.random.permutation(jax.random.key(0), jnp.arange(2 * 6 * 4 * 3.0)).reshape(2, 6, 4, 3)  # no ties
-    weight = jax.random.normal(jax.random.key(1), (2, 3, 2, 3))
-
-    def flax_pool(x):
-        return nnx.max_pool(x, (2, 2), (2, 2))
-
-    ours, theirs = (
-        jax.jit(jax.value_and_grad(lambda x, pool=pool: (pool(x) * weight).sum()))(x)
-        for pool in (max_pool_2x2, flax_pool)
-    )
-    np.testing.assert_array_equal(max_pool_2x2(x), flax_pool(x))
-    np.testing.assert_array_equal(ours[1], theirs[1])
-    assert np.count_nonzero(ours[1]) == weight.size
 
 
 @pytest.mark.parametrize("image_shape", [(7, 8, 1), (8, 10, 1), (25, 25, 3)])
