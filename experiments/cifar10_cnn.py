@@ -4,6 +4,8 @@ From JPEG files, `root/train/<class>/*.jpg` and `root/test/<class>/*.jpg`, or wi
 
     bigjax train --config=experiments/cifar10_cnn.py --config.data.root=path/to/cifar10
     bigjax train --config=experiments/cifar10_cnn.py:tfds
+
+65.3% of the test images (JPEG files, seed 0) in 1 min 30 s on 2 CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -2,6 +2,8 @@
 
 bigjax train --config=experiments/pydoc_gpt.py
 bigjax train --config=experiments/pydoc_gpt.py:llama
+
+2.437 bits per byte on validation text in 3 min 26 s on 2 CPU cores; with `:llama` 2.037 in 3 min 38 s.
 """
 
 from ml_collections import ConfigDict

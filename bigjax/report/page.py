@@ -141,7 +141,7 @@ def _examples(examples: dict) -> Html | None:
 
 def _run_again(manifest: dict, result: dict) -> Html | None:
     parts = []
-    if "command" in manifest:
+    if manifest.get("command"):
         parts += [tag("h3", "The same command"), tag("pre", manifest["command"], class_="command")]
     if "params_sha256" in result:
         parts += [tag("h3", "params_sha256"), tag("pre", result["params_sha256"], class_="command")]

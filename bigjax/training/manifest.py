@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -32,8 +33,16 @@ def manifest(experiment: Experiment) -> dict[str, Any]:
         "git": git_state(),
         "data_fingerprint": experiment.dataset.fingerprint(),
         "num_parameters": sum(p.size for p in params),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
     }
+
+
+def command() -> str | None:
+    """What was typed, a `bigjax` command or a script; None in a notebook."""
+    name = Path(sys.argv[0]).name
+    if name.startswith("ipykernel"):
+        return None
+    return shlex.join(["bigjax" if name == "__main__.py" else name, *sys.argv[1:]])
 
 
 def package_version(name: str) -> str | None:
