@@ -10,7 +10,8 @@ import pytest
 from flax import nnx
 from helpers import apply, close, made, parameters, same_bits
 
-from bigjax.models.rnn import GRU, LSTM, RNN
+from bigjax.models.recurrent import GRU, LSTM
+from bigjax.models.rnn import RNN
 
 CELLS = {"lstm": LSTM, "gru": GRU}
 
