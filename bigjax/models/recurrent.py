@@ -237,13 +237,14 @@ class Recurrent(nnx.List):
         if lengths is not None:
             mask = jnp.arange(x.shape[1]) < lengths[:, None]
             x = jnp.where(mask[..., None], x, 0)  # or a NaN there would reach the gradient of the kernels
+        layers = list(zip(self, carry, strict=True))
         after = []
-        for first in range(0, len(self), self.directions):
+        for first in range(0, len(layers), self.directions):
             if first:
                 x = self.dropout(x, deterministic=not train, rngs=rngs)
             outputs = []
-            for index in range(first, first + self.directions):
-                y, state = self[index](x, carry[index], mask, reverse=index > first, train=train, rngs=rngs)
+            for backward, (layer, state) in enumerate(layers[first : first + self.directions]):
+                y, state = layer(x, state, mask, reverse=backward == 1, train=train, rngs=rngs)
                 outputs.append(y)
                 after.append(state)
             x = jnp.concatenate(outputs, axis=-1)

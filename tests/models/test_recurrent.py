@@ -94,9 +94,9 @@ def test_widths_and_names():
     assert [c.shape for c in jax.tree.leaves(carry)] == [(3, 4)] * 8 + [(3, 2)] * 4
 
 
-def dropped(model, x, seed=0, **kwargs):
+def dropped(model, x, seed=0):
     """Outputs in training."""
-    run = jax.jit(lambda model, x, key: model(x, train=True, rngs=nnx.Rngs(dropout=key), **kwargs)[0])
+    run = jax.jit(lambda model, x, key: model(x, train=True, rngs=nnx.Rngs(dropout=key))[0])
     return np.asarray(run(model, x, jax.random.key(seed)))
 
 
