@@ -10,10 +10,10 @@ def check_sizes(**sizes: int | None) -> None:
             raise ValueError(f"{name} must be positive, not {size}")
 
 
-def check_dropout(rate: float) -> None:
+def check_dropout(rate: float, name: str = "dropout") -> None:
     """Raises ValueError unless a dropout rate is at least 0 and below 1."""
     if not 0 <= rate < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, not {rate}")
+        raise ValueError(f"{name} must be at least 0 and below 1, not {rate}")
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:

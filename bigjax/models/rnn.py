@@ -1,7 +1,4 @@
-"""A recurrent language model of LSTM or GRU layers, over sequences of different lengths, its state carried or fresh."""
-
-from collections.abc import Callable
-from typing import Any, Literal
+"""A recurrent language model, its state carried or fresh, with all that AWD-LSTM regularises it by."""
 
 import jax
 import jax.numpy as jnp
@@ -9,24 +6,35 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_dropout, check_sizes
-
-Carry = tuple[jax.Array, ...]  # one layer's state, [B, D] each: (h, c) of an LSTM, (h,) of a GRU
+from bigjax.models.recurrent import Carry, Cell, Recurrent
 
 
 class RNN(nnx.Module):
     """Embedding, recurrent layers with dropout between them, and a softmax over the vocabulary (Zaremba et al. 2014).
 
+    What stands after `tied` makes it an AWD-LSTM (Merity et al. 2017). Its authors' code trains on Penn Treebank with
+    d_model=400, d_hidden=1150, num_layers=3, dropout=0.4, input_dropout=0.4, hidden_dropout=0.25,
+    embedding_dropout=0.1, weight_dropout=0.5, locked_dropout=True, alpha=2, beta=1.
+
     Args:
       vocab_size: tokens, V.
-      d_model: width of the embedding and of every layer, D.
+      d_model: width of the embedding, D.
       num_layers: recurrent layers.
-      cell: "lstm" (Hochreiter & Schmidhuber 1997) or "gru" (Cho et al. 2014).
-      dropout: rate, applied to the embedding and to each layer's output.
-      tied: the output projection is the embedding's transpose (Press & Wolf 2017).
+      cell: "elman", "elman_relu", "lstm" or "gru".
+      dropout: rate, on the embedded tokens and on each layer's output.
+      tied: the output projection is the embedding's transpose (Press & Wolf 2017), and the last layer D wide.
+      d_hidden: width of the layers; None is D.
+      input_dropout: rate, on the embedded tokens; None is `dropout`.
+      hidden_dropout: rate, between layers; None is `dropout`.
+      embedding_dropout: rate at which a token is dropped wherever it stands in the batch (Gal & Ghahramani 2016).
+      weight_dropout: rate, on the recurrent kernels.
+      locked_dropout: `dropout`, `input_dropout` and `hidden_dropout` drop the same features at all time steps of a row.
+      alpha: factor of the mean square of the last layer's output, after dropout, which training adds to the loss.
+      beta: likewise of the mean square of its change from one position to the next, before dropout.
       dtype: what is computed in; parameters are float32.
 
     Raises:
-      ValueError: a size is not positive, or the dropout not a rate.
+      ValueError: a size is not positive, a dropout not a rate, or a cost negative.
     """
 
     def __init__(
@@ -34,22 +42,56 @@ class RNN(nnx.Module):
         vocab_size: int,
         d_model: int = 256,
         num_layers: int = 2,
-        cell: Literal["lstm", "gru"] = "lstm",
+        cell: Cell = "lstm",
         dropout: float = 0.0,
         tied: bool = True,
+        d_hidden: int | None = None,
+        input_dropout: float | None = None,
+        hidden_dropout: float | None = None,
+        embedding_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        locked_dropout: bool = False,
+        alpha: float = 0.0,
+        beta: float = 0.0,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        check_sizes(vocab_size=vocab_size, d_model=d_model, num_layers=num_layers)
-        check_dropout(dropout)
-        layer = {"lstm": LSTM, "gru": GRU}[cell]
+        check_sizes(vocab_size=vocab_size, d_model=d_model, num_layers=num_layers, d_hidden=d_hidden)
+        rates = {
+            "dropout": dropout,
+            "input_dropout": dropout if input_dropout is None else input_dropout,
+            "hidden_dropout": dropout if hidden_dropout is None else hidden_dropout,
+            "embedding_dropout": embedding_dropout,
+            "weight_dropout": weight_dropout,
+        }
+        for name, rate in rates.items():
+            check_dropout(rate, name)
+        if min(alpha, beta) < 0:
+            raise ValueError(f"alpha and beta must be 0 or more, not {alpha} and {beta}")
+        hidden = d_hidden or d_model
+        out = d_model if tied else hidden
         self.embedding = nnx.Embed(
             vocab_size, d_model, dtype=dtype, embedding_init=nnx.initializers.normal(d_model**-0.5), rngs=rngs
         )
-        self.layers: nnx.List = nnx.List(layer(d_model, d_model, dtype=dtype, rngs=rngs) for _ in range(num_layers))
-        self.head = None if tied else nnx.Linear(d_model, vocab_size, dtype=dtype, rngs=rngs)
-        self.dropout = nnx.Dropout(dropout)
+        self.layers = Recurrent(
+            d_model,
+            hidden,
+            num_layers,
+            cell,
+            out_features=out,
+            dropout=rates["hidden_dropout"],
+            locked_dropout=locked_dropout,
+            weight_dropout=weight_dropout,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.head = None if tied else nnx.Linear(out, vocab_size, dtype=dtype, rngs=rngs)
+        time = (1,) if locked_dropout else ()
+        self.embedding_dropout = nnx.Dropout(embedding_dropout, broadcast_dims=(1,))  # whole rows
+        self.input_dropout = nnx.Dropout(rates["input_dropout"], broadcast_dims=time)
+        self.output_dropout = nnx.Dropout(dropout, broadcast_dims=time)
+        self.alpha, self.beta = alpha, beta
 
     def __call__(
         self,
@@ -60,7 +102,20 @@ class RNN(nnx.Module):
         train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[jax.Array, list[Carry]]:
-        """Logits of the next token at every position.
+        """Logits of the next token at every position, [B, T, V], and the state to go on with; see `features`."""
+        x, carry = self.features(tokens, carry, lengths, train=train, rngs=rngs)
+        return self.logits(x), carry
+
+    def features(
+        self,
+        tokens: jax.Array,
+        carry: list[Carry] | None = None,
+        lengths: jax.Array | None = None,
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[jax.Array, list[Carry]]:
+        """What the output projection sees.
 
         Args:
           tokens: int32 [B, T].
@@ -68,115 +123,35 @@ class RNN(nnx.Module):
           lengths: int32 [B]; positions from there on are padding, and the state stays as it was at the last real one.
 
         Returns:
-          Logits [B, T, V], and the state after each row's last token.
+          [B, T, D], and the state after each row's last token.
         """
-        if carry is None:
-            carry = self.initial_carry(tokens.shape[0])
-        mask = None if lengths is None else jnp.arange(tokens.shape[1]) < lengths[:, None]
-        x = self.dropout(self.embedding(tokens), deterministic=not train, rngs=rngs)
-        after = []
-        for layer, state in zip(self.layers, carry, strict=True):
-            x, state = layer(x, state, mask)
-            x = self.dropout(x, deterministic=not train, rngs=rngs)
-            after.append(state)
-        logits = self.embedding.attend(x) if self.head is None else self.head(x)
-        return logits, after
+        table = self.embedding_dropout(self.embedding.embedding[...], deterministic=not train, rngs=rngs)
+        x = jnp.take(table.astype(self.embedding.dtype), tokens, axis=0)
+        x = self.input_dropout(x, deterministic=not train, rngs=rngs)
+        raw, carry = self.layers(x, carry, lengths, train=train, rngs=rngs)
+        x = self.output_dropout(raw, deterministic=not train, rngs=rngs)
+        if train and (self.alpha or self.beta):
+            self.penalty = nnx.Intermediate(self.alpha * mean_square(x) + self.beta * mean_square(change(raw)))
+        return x, carry
+
+    def logits(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] to [B, T, V]."""
+        return self.embedding.attend(x) if self.head is None else self.head(x)
 
     def initial_carry(self, batch_size: int) -> list[Carry]:
         """Zero state for `batch_size` rows."""
-        return [layer.initial_carry(batch_size) for layer in self.layers]
+        return self.layers.initial_carry(batch_size)
+
+    def start_decoding(self, batch_size: int, length: int) -> list[Carry]:
+        """Zero state too: it has room for any length."""
+        return self.initial_carry(batch_size)
 
 
-class LSTM(nnx.Module):
-    """One LSTM layer, with gates in the order input, forget, cell, output; its state is (h, c)."""
-
-    def __init__(self, in_features: int, features: int, *, dtype: Dtype = jnp.float32, rngs: nnx.Rngs) -> None:
-        self.features = features
-        self.dtype = dtype
-        self.input = nnx.Linear(in_features, 4 * features, dtype=dtype, bias_init=remember, rngs=rngs)
-        self.recurrent = nnx.Linear(
-            features, 4 * features, use_bias=False, kernel_init=orthogonal, dtype=dtype, rngs=rngs
-        )
-
-    def __call__(self, x: jax.Array, carry: Carry, mask: jax.Array | None = None) -> tuple[jax.Array, Carry]:
-        """Inputs [B, T, C] and state to outputs [B, T, D] and state; where `mask` [B, T] is false the state stays."""
-
-        def step(carry: Carry, x: jax.Array) -> Carry:
-            i, f, g, o = jnp.split(x + self.recurrent(carry[0]), 4, axis=-1)
-            c = nnx.sigmoid(f) * carry[1] + nnx.sigmoid(i) * jnp.tanh(g)
-            h = nnx.sigmoid(o) * jnp.tanh(c)
-            return h.astype(self.dtype), c.astype(jnp.float32)
-
-        return scan_time(step, self.input(x), carry, mask)
-
-    def initial_carry(self, batch_size: int) -> Carry:
-        """Zero output [B, D] and cell [B, D]; the cell, a long sum, is float32 whatever is computed in."""
-        shape = (batch_size, self.features)
-        return jnp.zeros(shape, self.dtype), jnp.zeros(shape, jnp.float32)
+def mean_square(x: jax.Array) -> jax.Array:
+    """[B, T, D] to float32 [B, T]."""
+    return jnp.square(x.astype(jnp.float32)).mean(-1)
 
 
-class GRU(nnx.Module):
-    """One GRU layer, with gates in the order reset, update, new; its state is (h,).
-
-    The reset gate multiplies the projected state, as cuDNN and PyTorch have it.
-    """
-
-    def __init__(self, in_features: int, features: int, *, dtype: Dtype = jnp.float32, rngs: nnx.Rngs) -> None:
-        self.features = features
-        self.dtype = dtype
-        self.input = nnx.Linear(in_features, 3 * features, dtype=dtype, rngs=rngs)
-        self.recurrent = nnx.Linear(features, 3 * features, kernel_init=orthogonal, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x: jax.Array, carry: Carry, mask: jax.Array | None = None) -> tuple[jax.Array, Carry]:
-        """Inputs [B, T, C] and state to outputs [B, T, D] and state; where `mask` [B, T] is false the state stays."""
-
-        def step(carry: Carry, x: jax.Array) -> Carry:
-            (h,) = carry
-            reset, update, new = zip(jnp.split(x, 3, axis=-1), jnp.split(self.recurrent(h), 3, axis=-1), strict=True)
-            candidate = jnp.tanh(new[0] + nnx.sigmoid(sum(reset)) * new[1])
-            z = nnx.sigmoid(sum(update))
-            return ((1 - z) * candidate + z * h,)
-
-        return scan_time(step, self.input(x), carry, mask)
-
-    def initial_carry(self, batch_size: int) -> Carry:
-        """Zero output [B, D]."""
-        return (jnp.zeros((batch_size, self.features), self.dtype),)
-
-
-def scan_time(
-    step: Callable[[Carry, jax.Array], Carry], x: jax.Array, carry: Carry, mask: jax.Array | None
-) -> tuple[jax.Array, Carry]:
-    """Runs `step` along time over inputs that were projected all at once, so that a step multiplies only the state.
-
-    Args:
-      step: the next state from the state and x[:, t].
-      x: [B, T, C].
-      carry: the first state, whose first array is the output.
-      mask: bool [B, T] or None; where it is false the state stays as it was.
-
-    Returns:
-      Outputs [B, T, D] and the last state.
-    """
-
-    def body(carry: Carry, inputs: tuple[jax.Array, jax.Array | None]) -> tuple[Carry, jax.Array]:
-        x, real = inputs
-        after = step(carry, x)
-        if real is not None:
-            after = jax.tree.map(lambda new, old: jnp.where(real[:, None], new, old), after, carry)
-        return after, after[0]
-
-    carry, out = jax.lax.scan(body, carry, jax.tree.map(lambda a: a.swapaxes(0, 1), (x, mask)))
-    return out.swapaxes(0, 1), carry
-
-
-def orthogonal(key: jax.Array, shape: tuple[int, int], dtype: Dtype, out_sharding: Any = None) -> jax.Array:
-    """A [D, gates * D] kernel of orthogonal blocks, one per gate, which keep the state's norm (Saxe et al. 2014)."""
-    rows, width = shape
-    block = nnx.initializers.orthogonal()
-    return jnp.concatenate([block(k, (rows, rows), dtype) for k in jax.random.split(key, width // rows)], axis=1)
-
-
-def remember(key: jax.Array, shape: tuple[int], dtype: Dtype, out_sharding: Any = None) -> jax.Array:
-    """An LSTM's bias of zeros, but ones for the forget gate (Jozefowicz et al. 2015)."""
-    return jnp.zeros(shape, dtype).reshape(4, -1).at[1].set(1).reshape(shape)
+def change(x: jax.Array) -> jax.Array:
+    """x[:, t] - x[:, t - 1], and zero where there is none before."""
+    return jnp.diff(x, axis=1, prepend=x[:, :1])

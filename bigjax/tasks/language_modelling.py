@@ -52,7 +52,14 @@ class LanguageModelling(Task):
         logits, carry = model(batch["inputs"], carry, train=train, rngs=rngs)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), batch["targets"])
         mask = batch["mask"]
-        return {"loss": (losses * mask).sum(), "weight": mask.sum(), "bytes": batch["bytes"].sum()}, carry
+        sums = {"loss": (losses * mask).sum(), "weight": mask.sum(), "bytes": batch["bytes"].sum()}
+        # What a model wants small beside its mistakes, in nats per token: it leaves [B, T], or one number for all, as
+        # `self.penalty = nnx.Intermediate(...)`. Times the mask it adds up over microbatches and devices as the losses
+        # do, and padding costs nothing. Popped, it is no part of the model's state.
+        left = nnx.to_pure_dict(nnx.pop(model, nnx.Intermediate))
+        if "penalty" in left:
+            sums["penalty"] = (left["penalty"] * mask).sum()
+        return sums, carry
 
     def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
         """`loss` in nats per token, `bits_per_byte`, comparable across tokenizers, and `perplexity` = exp(loss)."""

@@ -38,8 +38,9 @@ class Task:
     ) -> tuple[Sums, Any]:
         """Sums over the batch, and the next carry.
 
-        The sums are float32 []: "loss", whose gradient trains; "weight", how many units it is a sum over; and what
-        the metrics need. Rows with a zero mask must add nothing, and nothing may depend on how a batch is split.
+        The sums are float32 []: "loss", whose gradient trains; "weight", how many units it is a sum over; what the
+        metrics need; and perhaps "penalty", which trains with the loss but is no part of the figure. Rows with a zero
+        mask must add nothing, and nothing may depend on how a batch is split.
         """
         raise TypeError(f"{type(self).__name__} must define loss")
 

@@ -60,7 +60,8 @@ def gradients(program: Program, state: TrainState, batch: Batch, key: jax.Array)
         model = nnx.merge(program.graphdef, params, statistics)
         rngs = nnx.Rngs(dropout=jax.random.fold_in(key, 0), augment=jax.random.fold_in(key, 1))
         sums, carry = program.task.loss(model, part, carry, train=True, rngs=rngs)
-        return sums["loss"], (sums, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))), carry)
+        rest = sums, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))), carry
+        return sums["loss"] + sums.get("penalty", 0.0), rest
 
     def microbatch(index: jax.Array | int, statistics: Tree, part: Batch, carry: Tree) -> Gradients:
         of_params = jax.grad(loss, has_aux=True)

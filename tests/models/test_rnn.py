@@ -1,4 +1,4 @@
-"""LSTM and GRU: their cells in float64, their carried state, their padding."""
+"""LSTM and GRU: their cells in float64, their carried state, their padding; the language model's regularisers."""
 
 from functools import cache, partial
 from itertools import pairwise
@@ -10,7 +10,8 @@ import pytest
 from flax import nnx
 from helpers import apply, close, made, parameters, same_bits
 
-from bigjax.models.rnn import GRU, LSTM, RNN
+from bigjax.models.recurrent import GRU, LSTM
+from bigjax.models.rnn import RNN
 
 CELLS = {"lstm": LSTM, "gru": GRU}
 
@@ -142,3 +143,108 @@ def test_bfloat16_keeps_float32_parameters_and_dtypes_of_the_state(cell):
     assert [[c.dtype for c in layer] for layer in carry] == [wanted] * 2
     exact = apply(build(cell), tokens(), None, lengths)[0]
     np.testing.assert_allclose(logits.astype(np.float32), exact, atol=0.03)
+
+
+AWD = {
+    "num_layers": 3,
+    "d_hidden": 10,
+    "dropout": 0.4,
+    "input_dropout": 0.2,
+    "hidden_dropout": 0.3,
+    "embedding_dropout": 0.1,
+    "weight_dropout": 0.5,
+    "locked_dropout": True,
+    "alpha": 2.0,
+    "beta": 1.0,
+}
+
+
+def test_names_of_parameters_are_a_contract():
+    names = ["embedding/embedding"]
+    names += [f"layers/{i}/{name}" for i in (0, 1) for name in ("input/bias", "input/kernel", "recurrent/kernel")]
+    assert list(parameters(build())) == names
+
+
+@pytest.mark.parametrize(("tied", "last"), [(True, 6), (False, 10)])
+def test_hidden_layers_may_be_wider_than_the_embedding(tied, last):
+    model = build(**AWD, tied=tied)
+    shapes = {name: array.shape for name, array in parameters(model).items()}
+    assert [shapes[f"layers/{i}/recurrent/kernel"] for i in range(3)] == [(10, 40), (10, 40), (last, 4 * last)]
+    assert shapes["layers/0/input/kernel"] == (6, 40)
+    logits, carry = apply(model, tokens())
+    assert logits.shape == (3, 8, 11)
+    assert [state[1].shape for state in carry] == [(3, 10), (3, 10), (3, last)]
+
+
+class Silent(nnx.Module):
+    """Layers that hand on what they read."""
+
+    def __call__(self, x, carry, lengths, **_):
+        return x, carry
+
+
+def training(model, x, seed=0, **changes):
+    """Features in training, and the penalty or None, of a model with some attributes changed."""
+
+    @jax.jit
+    def run(model, x, key):
+        features, _ = model.features(x, train=True, rngs=nnx.Rngs(dropout=key))
+        return features, nnx.to_pure_dict(nnx.pop(model, nnx.Intermediate)).get("penalty")
+
+    model = nnx.clone(model)
+    for name, value in changes.items():
+        setattr(model, name, value)
+    return jax.device_get(run(model, x, jax.random.key(seed)))
+
+
+@pytest.mark.parametrize("rate", ["input_dropout", "dropout"])
+@pytest.mark.parametrize("locked", [False, True])
+def test_inputs_and_outputs_are_dropped_with_one_mask_for_all_time_steps(rate, locked):
+    others = {"input_dropout": 0.0} if rate == "dropout" else {}
+    model = build(**others, **{rate: 0.5}, locked_dropout=locked)
+    x = tokens(length=20)
+    plain = np.asarray(model.embedding(x))
+    masks = training(model, x, layers=Silent())[0] / plain
+    assert set(np.unique(masks)) == {0, 2}
+    assert (masks == masks[:, :1]).all() == locked
+    assert (masks[0] != masks[1]).any()
+
+
+def test_a_dropped_token_is_dropped_wherever_it_stands():
+    model, x = build(embedding_dropout=0.5), jnp.tile(jnp.arange(11), (3, 4))
+    share = training(model, x, layers=Silent())[0] / np.asarray(model.embedding(x))
+    rows = share[0, :11, :1]
+    np.testing.assert_array_equal(share, np.tile(rows, (3, 4, 6)))
+    assert set(np.unique(rows)) == {0, 2}
+    assert (training(model, x, 1, layers=Silent())[0][0, :11, :1] != 0).tolist() != (rows != 0).tolist()
+
+
+def test_the_penalty_is_of_dropped_outputs_and_of_changes_of_plain_ones():
+    x = tokens(length=5)
+    features, penalty = training(build(dropout=0.5, input_dropout=0.0, hidden_dropout=0.0, alpha=2.0, beta=3.0), x)
+    raw, _ = training(build(), x)
+    assert np.unique(features == 0).size == 2
+    expected = 2 * (features**2).mean(-1)
+    expected[:, 1:] += 3 * ((raw[:, 1:] - raw[:, :-1]) ** 2).mean(-1)
+    np.testing.assert_allclose(penalty, expected, rtol=1e-5)
+
+
+def test_only_training_leaves_a_penalty_and_only_where_one_is_wanted():
+    assert training(build(), tokens())[1] is None
+    model = nnx.clone(build(**AWD))
+    model(tokens())
+    assert not jax.tree.leaves(nnx.state(model, nnx.Intermediate))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"d_hidden": 0}, "d_hidden must be positive"),
+        ({"embedding_dropout": 1.0}, "embedding_dropout must be at least 0 and below 1"),
+        ({"input_dropout": -0.5}, "input_dropout must be"),
+        ({"beta": -1.0}, "alpha and beta must be 0 or more"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(kwargs, words):
+    with pytest.raises(ValueError, match=words):
+        RNN(11, 6, **kwargs, rngs=nnx.Rngs(0))

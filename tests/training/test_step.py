@@ -21,6 +21,7 @@ from bigjax.training.step import eval_step, gradients, join_rows, split_rows, tr
 MODELS = {
     "gpt": lambda rngs: GPT(11, 6, 8, 1, 2, rngs=rngs),
     "lstm": lambda rngs: RNN(11, 8, 2, "lstm", rngs=rngs),
+    "penalised": lambda rngs: RNN(11, 8, 1, "elman", alpha=2.0, beta=3.0, rngs=rngs),
     "dropping": lambda rngs: RNN(11, 8, 1, "gru", dropout=0.5, rngs=rngs),
 }
 
@@ -83,7 +84,7 @@ def step(program, state, batch):
     return jax.jit(partial(train_step, program))(state, batch)
 
 
-@pytest.mark.parametrize("name", ["gpt", "lstm"])
+@pytest.mark.parametrize("name", ["gpt", "lstm", "penalised"])
 def test_microbatches_give_the_gradient_of_the_whole(name):
     batch = text()
     assert len({float(part.sum()) for part in split_rows(batch["mask"], 4)}) > 1  # microbatches weigh unequally
@@ -159,6 +160,46 @@ def test_microbatches_drop_out_differently():
     assert np.abs(carry[0][0][0] - carry[0][0][1]).max() > 1e-3
 
 
+def test_a_penalty_trains_but_is_neither_figure_nor_state():
+    program, state = setting("penalised")
+    batch = text()
+    plain = nnx.clone(nnx.merge(program.graphdef, state.params, state.statistics))
+    plain.alpha = plain.beta = 0.0
+    without, first = start_training(plain, program.task, program.optimizer, batch)
+    first = first._replace(carry=state.carry)
+    after, sums = step(program, state, batch)
+    _, plain_sums = step(without, first, batch)
+    assert sums["loss"] == plain_sums["loss"]
+    assert "penalty" not in plain_sums
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert after.statistics == state.statistics == {}
+    started = jax.tree.map(lambda c: np.where(batch["start"][:, None], 0, c), state.carry)
+
+    def total(params):
+        """Mean cross-entropy and mean penalty over what the mask counts."""
+        model = nnx.merge(program.graphdef, params, {})
+        logits, _ = model(batch["inputs"], started, train=True, rngs=nnx.Rngs(0))
+        penalty = nnx.pop(model, nnx.Intermediate)["penalty"][...]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
+        return ((losses + penalty) * batch["mask"]).sum() / batch["mask"].sum()
+
+    expected = jax.jit(jax.grad(total))(state.params)
+    close(after.params, jax.tree.map(lambda p, g: p - 0.5 * g, state.params, expected))
+    evaluated, _ = jax.jit(partial(eval_step, program))(state.params, {}, state.carry, batch)
+    assert set(evaluated) == {"loss", "weight", "bytes"}
+    same_bits(step(program, state, batch)[1], sums)
+
+
+def test_penalties_do_not_cross_padding():
+    """What stands behind the last counted target, and in rows that only fill up, costs nothing."""
+    program, state = setting("penalised")
+    batch = text()
+    garbage = batch | {"inputs": np.where(batch["mask"] > 0, batch["inputs"], (batch["inputs"] + 3) % 11)}
+    (after, sums), (others, other_sums) = step(program, state, batch), step(program, state, garbage)
+    same_bits((after.params, sums), (others.params, other_sums))
+    assert sums["penalty"] > 0
+
+
 def test_evaluation_ignores_rows_without_weight_and_drops_nothing():
     program, state = setting("dropping")
     batch, other = text(), text(seed=1)
@@ -181,7 +222,7 @@ def test_random_keys_differ_by_seed_stream_and_step():
 SCRIPT = """
 from flax import config
 from test_step import setting, step, text
-program, state = setting("lstm", 2)
+program, state = setting("penalised", 2)
 state, sums = step(program, state, text())
 state, sums = step(program, state, text(seed=1))
 print(config.nnx_graph_mode)
@@ -193,7 +234,7 @@ def test_flax_tree_mode_gives_the_same_loss():
     room = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
     quick = str(int(jax.config.read("jax_disable_most_optimizations")))  # as here, for the same bits
     mode, loss = run_python(room + SCRIPT, NNX_GRAPH_MODE="false", JAX_DISABLE_MOST_OPTIMIZATIONS=quick).split()
-    program, state = setting("lstm", 2)
+    program, state = setting("penalised", 2)
     state, _ = step(program, state, text())
     assert mode == "False"
     assert float(loss) == float(step(program, state, text(seed=1))[1]["loss"])
