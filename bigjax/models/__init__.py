@@ -4,18 +4,24 @@ from collections.abc import Callable
 
 from flax import nnx
 
-from bigjax.models import gpt
+from bigjax.models import bert, gpt, vit
+from bigjax.models.bert import BERT
 from bigjax.models.cnn import CNN
 from bigjax.models.gpt import GPT
 from bigjax.models.rnn import RNN
+from bigjax.models.vit import ViT
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
+    "bert": BERT,
     "cnn": CNN,
     "gpt": GPT,
     "rnn": RNN,
+    "vit": ViT,
 }
 
 # How parameters lie on the mesh, for models that say more than "along fsdp".
 SHARDING = {
+    "bert": bert.SHARDING,
     "gpt": gpt.SHARDING,
+    "vit": vit.SHARDING,
 }
