@@ -84,10 +84,12 @@ class BERT(nnx.Module):
         self.blocks = nnx.List(block() for _ in range(num_layers))
         pooled = head in ("pooler", "sequence_classification")
         self.pooler = nnx.Linear(d_model, d_model, kernel_init=init, **parts) if pooled else None
-        self.head: nnx.Module | None = None
-        if head == "masked_lm":
+        self.head: nnx.Module | None
+        if head == "pooler":
+            self.head = None
+        elif head == "masked_lm":
             self.head = MaskedLMHead(vocab_size, d_model, norm(), kernel_init=init, **parts)
-        elif head != "pooler":
+        else:
             self.head = nnx.Linear(d_model, num_classes or 2, kernel_init=init, **parts)
         self.dropout = nnx.Dropout(dropout)
 

@@ -1,7 +1,9 @@
 """Checkpoints of Hugging Face and torchvision, in and out. A new family is a file here and a line in FAMILIES."""
 
+from bigjax.pretrained.bert import BERTS
 from bigjax.pretrained.gpt2 import GPT2
 from bigjax.pretrained.llama import LLAMA, QWEN3
 from bigjax.pretrained.mapping import Family
+from bigjax.pretrained.vit import VIT
 
-FAMILIES: dict[str, Family] = {family.architecture: family for family in (GPT2, LLAMA, QWEN3)}
+FAMILIES: dict[str, Family] = {family.architecture: family for family in (*BERTS, GPT2, LLAMA, QWEN3, VIT)}
