@@ -96,7 +96,9 @@ def family(
 
     def with_head(theirs: Mapping[str, Any]) -> dict[str, Any]:
         if head == "question_answering" and class_count(theirs) != 2:
-            raise UserError(f"The checkpoint's config.json has {class_count(theirs)} labels; answers have two, their ends.")
+            raise UserError(
+                f"The checkpoint's config.json has {class_count(theirs)} labels; answers have two, their ends."
+            )
         return model(theirs) | {"num_classes": class_count(theirs) if classes else None}
 
     return Family(
