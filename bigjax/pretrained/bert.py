@@ -92,14 +92,12 @@ def family(
       prefix: of the encoder's tensors.
       unused: as `Family` has it; position_ids, which count from 0, are in all old checkpoints.
     """
-    classes = head.endswith("classification")
 
     def with_head(theirs: Mapping[str, Any]) -> dict[str, Any]:
-        if head == "question_answering" and class_count(theirs) != 2:
-            raise UserError(
-                f"The checkpoint's config.json has {class_count(theirs)} labels; answers have two, their ends."
-            )
-        return model(theirs) | {"num_classes": class_count(theirs) if classes else None}
+        count = class_count(theirs)
+        if head == "question_answering" and count != 2:
+            raise UserError(f"The checkpoint's config.json has {count} labels; answers have two ends.")
+        return model(theirs) | {"num_classes": count if head.endswith("classification") else None}
 
     return Family(
         architecture,
