@@ -4,24 +4,30 @@ from collections.abc import Callable
 
 from flax import nnx
 
-from bigjax.models import gpt
+from bigjax.models import bert, gpt, vit
 from bigjax.models.alexnet import AlexNet
+from bigjax.models.bert import BERT
 from bigjax.models.cnn import CNN
 from bigjax.models.gpt import GPT
 from bigjax.models.resnet import ResNet
 from bigjax.models.rnn import RNN
 from bigjax.models.vgg import VGG
+from bigjax.models.vit import ViT
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
     "alexnet": AlexNet,
+    "bert": BERT,
     "cnn": CNN,
     "gpt": GPT,
     "resnet": ResNet,
     "rnn": RNN,
     "vgg": VGG,
+    "vit": ViT,
 }
 
 # How parameters lie on the mesh, for models that say more than "along fsdp".
 SHARDING = {
+    "bert": bert.SHARDING,
     "gpt": gpt.SHARDING,
+    "vit": vit.SHARDING,
 }

@@ -1,7 +1,5 @@
 """A decoder-only Transformer: GPT-2 by default, Llama style by choice of positions, norm, MLP and heads."""
 
-import math
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -11,6 +9,7 @@ from flax.typing import Dtype
 from jax.sharding import PartitionSpec as P
 
 from bigjax.models.attention import Attention, KeyValues
+from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.rotary import rotary_frequencies
 
@@ -119,7 +118,8 @@ class GPT(nnx.Module):
                 epsilon=epsilon,
                 **parts,
             )
-            return Block(make_norm(rngs), attention, make_norm(rngs), MLP(d_model, d_ff, mlp, **parts), dropout)
+            mlp_part = MLP(d_model, d_ff, mlp, **parts)
+            return Block(make_norm(rngs), attention, make_norm(rngs), mlp_part, dropout, causal=True)
 
         keys = jax.random.split(rngs.params(), num_layers)
         self.blocks: Any = nnx.vmap(block)(keys) if scan_layers else nnx.List(block(key) for key in keys)
@@ -199,7 +199,7 @@ class GPT(nnx.Module):
             after.append(cache)
         return x, after
 
-    def block(self, index: int) -> "Block":
+    def block(self, index: int) -> Block:
         """One of the blocks, also where they are stacked."""
         if not self.scan_layers:
             return self.blocks[index]
@@ -220,55 +220,3 @@ class GPT(nnx.Module):
             raise ValueError(f"{length} tokens are more than the model's context, {self.context}")
         layers = [self.block(i).attention.empty_cache(batch_size, length) for i in range(self.num_layers)]
         return Decoding(layers, jnp.zeros(batch_size, jnp.int32))
-
-
-class Block(nnx.Module):
-    """Attention and MLP, each on a normalised copy of the residual stream and added back to it."""
-
-    def __init__(self, norm1: nnx.Module, attention: Attention, norm2: nnx.Module, mlp: "MLP", dropout: float) -> None:
-        self.norm1, self.attention = norm1, attention
-        self.norm2, self.mlp = norm2, mlp
-        self.dropout = nnx.Dropout(dropout)
-
-    def __call__(
-        self, x: jax.Array, positions: jax.Array, cache: KeyValues | None, key: jax.Array | None
-    ) -> tuple[jax.Array, KeyValues | None]:
-        """[B, T, D] to [B, T, D], with dropout where there is a key for it."""
-        rngs = None if key is None else nnx.Rngs(dropout=key)
-        y, cache = self.attention(self.norm1(x), causal=True, positions=positions, cache=cache)
-        x = x + self.dropout(y, deterministic=rngs is None, rngs=rngs)
-        return x + self.dropout(self.mlp(self.norm2(x)), deterministic=rngs is None, rngs=rngs), cache
-
-
-def mlp_width(d_model: int, kind: str) -> int:
-    """The usual width of the MLP: 4 D, or where a gate needs a third matrix, 8 D / 3 rounded up to a multiple of 64."""
-    return 64 * math.ceil(d_model / 24) if kind == "swiglu" else 4 * d_model
-
-
-class MLP(nnx.Module):
-    """Up, a nonlinearity, down; with SwiGLU a second, gating projection up."""
-
-    def __init__(
-        self,
-        d_model: int,
-        d_ff: int | None,
-        kind: Literal["gelu", "swiglu"],
-        *,
-        use_bias: bool,
-        kernel_init: nnx.Initializer,
-        out_init: nnx.Initializer,
-        dtype: Dtype,
-        rngs: nnx.Rngs,
-    ) -> None:
-        if d_ff is None:
-            d_ff = mlp_width(d_model, kind)
-        linear = partial(nnx.Linear, use_bias=use_bias, dtype=dtype, rngs=rngs)
-        self.up = linear(d_model, d_ff, kernel_init=kernel_init)
-        self.gate = linear(d_model, d_ff, kernel_init=kernel_init) if kind == "swiglu" else None
-        self.down = linear(d_ff, d_model, kernel_init=out_init)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, T, D] to [B, T, D]."""
-        up = self.up(x)
-        up = nnx.gelu(up, approximate=True) if self.gate is None else nnx.silu(self.gate(x)) * up
-        return self.down(up)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bigjax.models.gpt import mlp_width
+from bigjax.models.blocks import mlp_width
 from bigjax.pretrained.mapping import LINEAR, SAME, Family, Rule, fused, require
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bigjax.models.gpt import mlp_width
+from bigjax.models.blocks import mlp_width
 from bigjax.pretrained.mapping import LINEAR, Family, Rule, require
 
 

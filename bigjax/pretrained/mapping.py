@@ -131,3 +131,17 @@ def require(config: Mapping[str, Any], key: str, *allowed: Any) -> None:
         raise UserError(
             f"The checkpoint's config.json has {key}={config[key]!r}; bigjax has this model with {words} only."
         )
+
+
+def class_count(config: Mapping[str, Any]) -> int:
+    """How many classes their config has: two unless it names them."""
+    return len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2)
+
+
+def class_names(count: int) -> dict[str, Any]:
+    """The part of their config from which they count classes, with the names that they give to nameless ones."""
+    names = [f"LABEL_{i}" for i in range(count)]
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }

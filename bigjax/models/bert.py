@@ -1,0 +1,196 @@
+"""BERT: a bidirectional encoder of tokens, with the heads that its paper pre-trains and fine-tunes."""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Dtype
+from jax.sharding import PartitionSpec as P
+
+from bigjax.models.attention import Attention
+from bigjax.models.blocks import MLP
+from bigjax.models.checks import check_dropout, check_sizes
+
+SHARDING = (
+    (r"(query|key|value|up)/kernel", P("fsdp", "tensor")),
+    (r"(out|down)/kernel", P("tensor", "fsdp")),
+    (r"embedding/embedding", P("tensor", "fsdp")),
+)
+
+
+class BERT(nnx.Module):
+    """Post-norm Transformer encoder (Devlin et al. 2019).
+
+    Args:
+      vocab_size: tokens, V.
+      context: the longest sequence, T.
+      d_model: width, D.
+      num_layers: blocks.
+      num_heads: attention heads.
+      d_ff: width of the MLP; None is 4 D.
+      num_types: token types; the two sentences of a pair have types 0 and 1.
+      head: what the model is for; see `__call__`.
+      num_classes: K, of the two classification heads; the others have none.
+      norm_epsilon: of all LayerNorms.
+      dropout: rate, on the embedding, on what each block adds, and before the classification heads.
+      dtype: what is computed in; parameters are float32.
+
+    Raises:
+      ValueError: sizes are not positive or do not divide, or a head lacks its number of classes.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        context: int = 512,
+        d_model: int = 768,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        d_ff: int | None = None,
+        num_types: int = 2,
+        head: Literal[
+            "pooler", "sequence_classification", "token_classification", "question_answering", "masked_lm"
+        ] = "pooler",
+        num_classes: int | None = None,
+        norm_epsilon: float = 1e-12,
+        dropout: float = 0.1,
+        *,
+        dtype: Dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_sizes(vocab_size=vocab_size, context=context, d_model=d_model, num_layers=num_layers, d_ff=d_ff)
+        check_sizes(num_heads=num_heads, num_types=num_types, num_classes=num_classes)
+        check_dropout(dropout)
+        if head.endswith("classification") != (num_classes is not None):
+            raise ValueError(f"num_classes is for the classification heads, and head={head!r} has {num_classes}")
+        init = nnx.initializers.truncated_normal(0.02)
+        parts: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+
+        def norm() -> nnx.LayerNorm:
+            return nnx.LayerNorm(d_model, epsilon=norm_epsilon, **parts)
+
+        def block() -> PostNormBlock:
+            attention = Attention(d_model, num_heads, kernel_init=init, out_init=init, **parts)
+            mlp = MLP(d_model, d_ff, "exact_gelu", kernel_init=init, out_init=init, **parts)
+            return PostNormBlock(attention, norm(), mlp, norm(), dropout)
+
+        self.context = context
+        self.kind = head
+        self.embedding = nnx.Embed(vocab_size, d_model, embedding_init=init, **parts)
+        self.positions = nnx.Embed(context, d_model, embedding_init=init, **parts)
+        self.types = nnx.Embed(num_types, d_model, embedding_init=init, **parts)
+        self.norm = norm()
+        self.blocks = nnx.List(block() for _ in range(num_layers))
+        pooled = head in ("pooler", "sequence_classification")
+        self.pooler = nnx.Linear(d_model, d_model, kernel_init=init, **parts) if pooled else None
+        self.head: nnx.Module | None
+        if head == "pooler":
+            self.head = None
+        elif head == "masked_lm":
+            self.head = MaskedLMHead(vocab_size, d_model, norm(), kernel_init=init, **parts)
+        else:
+            self.head = nnx.Linear(d_model, num_classes or 2, kernel_init=init, **parts)
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(
+        self,
+        tokens: jax.Array,
+        mask: jax.Array | None = None,
+        types: jax.Array | None = None,
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> jax.Array:
+        """What the head says; the arguments are those of `features`.
+
+        Returns:
+          "pooler": tanh of a projection of the first token, [B, D].
+          "sequence_classification": logits [B, K].
+          "token_classification": logits [B, T, K].
+          "question_answering": logits [B, T, 2] of an answer's first and last token.
+          "masked_lm": logits [B, T, V].
+        """
+        x = self.features(tokens, mask, types, train=train, rngs=rngs)
+        if self.pooler is not None:
+            x = jnp.tanh(self.pooler(x[:, 0]))  # [B, D]
+        if self.head is None:
+            return x
+        if isinstance(self.head, MaskedLMHead):
+            return self.head(x, self.embedding)
+        if self.kind.endswith("classification"):
+            x = self.dropout(x, deterministic=not train, rngs=rngs)
+        return self.head(x)
+
+    def features(
+        self,
+        tokens: jax.Array,
+        mask: jax.Array | None = None,
+        types: jax.Array | None = None,
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> jax.Array:
+        """What the heads see.
+
+        Args:
+          tokens: int32 [B, T].
+          mask: bool [B, T]; False where a token is padding, which no other token looks at. None is all True.
+          types: int32 [B, T]; None is all 0.
+
+        Returns:
+          [B, T, D].
+
+        Raises:
+          ValueError: a sequence is longer than the context.
+        """
+        length = tokens.shape[1]
+        if length > self.context:
+            raise ValueError(f"a sequence of {length} tokens is longer than the model's context, {self.context}")
+        x = self.embedding(tokens) + self.positions(jnp.arange(length))
+        x = x + self.types(jnp.zeros_like(tokens) if types is None else types)  # [B, T, D]
+        x = self.dropout(self.norm(x), deterministic=not train, rngs=rngs)
+        seen = None if mask is None else mask[:, None, None, :]  # [B, 1, 1, S]
+        for block in self.blocks:
+            x = block(x, seen, train=train, rngs=rngs)
+        return x
+
+
+class PostNormBlock(nnx.Module):
+    """Attention and MLP, each added to its input, and the sum normalised."""
+
+    def __init__(
+        self, attention: Attention, norm1: nnx.LayerNorm, mlp: MLP, norm2: nnx.LayerNorm, dropout: float
+    ) -> None:
+        self.attention, self.norm1 = attention, norm1
+        self.mlp, self.norm2 = mlp, norm2
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        """[B, T, D] to [B, T, D]; `mask` as in `Attention`."""
+        y, _ = self.attention(x, mask=mask)
+        x = self.norm1(x + self.dropout(y, deterministic=not train, rngs=rngs))
+        return self.norm2(x + self.dropout(self.mlp(x), deterministic=not train, rngs=rngs))
+
+
+class MaskedLMHead(nnx.Module):
+    """Which token stands at each position: a projection, GELU, LayerNorm, the embedding's transpose and a bias."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int,
+        norm: nnx.LayerNorm,
+        *,
+        kernel_init: nnx.Initializer,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.transform = nnx.Linear(d_model, d_model, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+        self.norm = norm
+        self.bias = nnx.Param(jnp.zeros(vocab_size))
+
+    def __call__(self, x: jax.Array, embedding: nnx.Embed) -> jax.Array:
+        """[B, T, D] to [B, T, V]."""
+        x = self.norm(nnx.gelu(self.transform(x), approximate=False))
+        return embedding.attend(x) + self.bias.astype(x.dtype)

@@ -1,0 +1,88 @@
+"""What Transformers are made of: the pre-norm block, and the MLP of all."""
+
+import math
+from functools import partial
+from typing import Literal
+
+import jax
+from flax import nnx
+from flax.typing import Dtype
+
+from bigjax.models.attention import Attention, KeyValues
+
+
+class Block(nnx.Module):
+    """Attention and MLP, each on a normalised copy of the residual stream and added back to it."""
+
+    def __init__(
+        self,
+        norm1: nnx.Module,
+        attention: Attention,
+        norm2: nnx.Module,
+        mlp: "MLP",
+        dropout: float,
+        *,
+        causal: bool,
+    ) -> None:
+        self.norm1, self.attention = norm1, attention
+        self.norm2, self.mlp = norm2, mlp
+        self.dropout = nnx.Dropout(dropout)
+        self.causal = causal
+
+    def __call__(
+        self,
+        x: jax.Array,
+        positions: jax.Array | None = None,
+        cache: KeyValues | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, KeyValues | None]:
+        """[B, T, D] to [B, T, D], with dropout where there is a key for it."""
+        rngs = None if key is None else nnx.Rngs(dropout=key)
+        y, cache = self.attention(self.norm1(x), causal=self.causal, positions=positions, cache=cache)
+        x = x + self.dropout(y, deterministic=rngs is None, rngs=rngs)
+        return x + self.dropout(self.mlp(self.norm2(x)), deterministic=rngs is None, rngs=rngs), cache
+
+
+def mlp_width(d_model: int, kind: str) -> int:
+    """The usual width of the MLP: 4 D, or where a gate needs a third matrix, 8 D / 3 rounded up to a multiple of 64."""
+    return 64 * math.ceil(d_model / 24) if kind == "swiglu" else 4 * d_model
+
+
+class MLP(nnx.Module):
+    """Up, a nonlinearity, down; with SwiGLU a second, gating projection up.
+
+    Args:
+      d_model: width of input and output, D.
+      d_ff: width between; None is the usual one.
+      kind: "gelu" (the tanh approximation), "exact_gelu" (by the error function), or "swiglu" (Shazeer 2020).
+      use_bias: whether the projections have biases.
+      kernel_init: initialiser of the projections up.
+      out_init: of the projection down.
+      dtype: what is computed in; parameters are float32.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int | None,
+        kind: Literal["gelu", "exact_gelu", "swiglu"],
+        *,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer,
+        out_init: nnx.Initializer,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if d_ff is None:
+            d_ff = mlp_width(d_model, kind)
+        self.approximate = kind == "gelu"
+        linear = partial(nnx.Linear, use_bias=use_bias, dtype=dtype, rngs=rngs)
+        self.up = linear(d_model, d_ff, kernel_init=kernel_init)
+        self.gate = linear(d_model, d_ff, kernel_init=kernel_init) if kind == "swiglu" else None
+        self.down = linear(d_ff, d_model, kernel_init=out_init)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] to [B, T, D]."""
+        up = self.up(x)
+        up = nnx.gelu(up, approximate=self.approximate) if self.gate is None else nnx.silu(self.gate(x)) * up
+        return self.down(up)
