@@ -3,5 +3,6 @@
 from bigjax.pretrained.gpt2 import GPT2
 from bigjax.pretrained.llama import LLAMA, QWEN3
 from bigjax.pretrained.mapping import Family
+from bigjax.pretrained.whisper import WHISPER
 
-FAMILIES: dict[str, Family] = {family.architecture: family for family in (GPT2, LLAMA, QWEN3)}
+FAMILIES: dict[str, Family] = {family.architecture: family for family in (GPT2, LLAMA, QWEN3, WHISPER)}
