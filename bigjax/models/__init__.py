@@ -6,6 +6,7 @@ from flax import nnx
 
 from bigjax.models import gpt
 from bigjax.models.cnn import CNN
+from bigjax.models.conformer import Conformer
 from bigjax.models.encoder_decoder import EncoderDecoder
 from bigjax.models.gpt import GPT
 from bigjax.models.rnn import RNN
@@ -13,6 +14,7 @@ from bigjax.models.whisper import Whisper
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
     "cnn": CNN,
+    "conformer": Conformer,
     "encoder_decoder": EncoderDecoder,
     "gpt": GPT,
     "rnn": RNN,
