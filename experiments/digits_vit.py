@@ -1,4 +1,4 @@
-"""A small Vision Transformer on handwritten digits, enlarged to 28x28 and cropped at random to 24x24: 36 patches of 4x4.
+"""A small Vision Transformer on handwritten digits, enlarged to 28x28 and cropped to 24x24: 36 patches of 4x4.
 
 Test accuracy 96.4% after 40 epochs, 140 s on two CPU cores.
 

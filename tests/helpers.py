@@ -75,3 +75,13 @@ def start_training(model, task, optimizer, batch, accumulate_steps=1, ema_decay=
     carry = task.initial_carry(model, batch)
     state = TrainState(np.int32(0), np.uint32(seed), params, statistics, optimizer.init(params), ema, carry)
     return program, state
+
+
+def filled(model, arrays):
+    """`model` with these parameters, given by readable name: all of them and no others."""
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(params))
+    shapes = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+    assert shapes == {name: array.shape for name, array in arrays.items()}
+    params = jax.tree.unflatten(structure, [jax.numpy.asarray(arrays[name]) for name in shapes])
+    return nnx.merge(graphdef, params, nnx.to_pure_dict(rest))

@@ -32,6 +32,7 @@ def beam_search(
     num_tokens: int,
     num_beams: int,
     *,
+    source: Any = None,
     stop: Sequence[int] = (),
     length_penalty: float = 1.0,
 ) -> list[list[int]]:
@@ -45,6 +46,7 @@ def beam_search(
       prompts: token ids, of any lengths but not empty.
       num_tokens: how many new tokens at most.
       num_beams: K, at least 1.
+      source: what an encoder-decoder reads, as its `start_decoding` takes it, a row for each prompt; None for others.
       stop: tokens that end a text.
 
     Returns:
@@ -56,7 +58,7 @@ def beam_search(
     if num_beams < 1:
         raise ValueError(f"num_beams must be positive, not {num_beams}")
     tokens, lengths = padded(prompts)
-    best = search(model, tokens, lengths, jnp.array(stop, jnp.int32), num_tokens, num_beams, length_penalty)
+    best = search(model, tokens, lengths, jnp.array(stop, jnp.int32), num_tokens, num_beams, length_penalty, source)
     return [[int(token) for token in row if token >= 0] for row in np.asarray(best)]
 
 
@@ -69,10 +71,11 @@ def search(
     num_tokens: int,
     num_beams: int,
     length_penalty: float,
+    source: Any,
 ) -> jax.Array:
     """The best new tokens, int32 [R, N], -1 after a stop token."""
     rows, beams = prompts.shape[0], num_beams
-    first = begin(model, prompts, lengths, num_tokens)
+    first = begin(model, prompts, lengths, num_tokens, source)
     vocab = first.logits.shape[-1]
     none = jnp.full((rows, beams, num_tokens), -1, jnp.int32)
     state = Beams(

@@ -1,6 +1,7 @@
 """Text from a model: one jitted loop over tokens, for decoders, recurrent models and encoder-decoders alike.
 
 What a model remembers of the text so far, its carry, is its own business: keys and values, or a recurrent state.
+What an encoder-decoder reads goes in once, as `source`, and stays in the carry.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,7 @@ def generate(
     num_tokens: int,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     *,
+    source: Any = None,
     stop: Sequence[int] = (),
     seed: int = 0,
 ) -> list[list[int]]:
@@ -59,6 +61,7 @@ def generate(
       prompts: token ids, of any lengths but not empty.
       num_tokens: how many at most; a row ends earlier after a token of `stop`, which is its last.
       sampling: how tokens are chosen.
+      source: what an encoder-decoder reads, as its `start_decoding` takes it, a row for each prompt; None for others.
       seed: of the randomness.
 
     Returns:
@@ -67,7 +70,7 @@ def generate(
     Raises:
       ValueError: a prompt is empty, or prompt and new tokens do not fit the model.
     """
-    *_, last = stream(model, prompts, num_tokens, sampling, stop=stop, seed=seed, every=num_tokens)
+    *_, last = stream(model, prompts, num_tokens, sampling, source=source, stop=stop, seed=seed, every=num_tokens)
     return last
 
 
@@ -77,13 +80,14 @@ def stream(
     num_tokens: int,
     sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
     *,
+    source: Any = None,
     stop: Sequence[int] = (),
     seed: int = 0,
     every: int = 1,
 ) -> Iterator[list[list[int]]]:
     """As `generate`, but yields the tokens so far after each `every` of them."""
     tokens, lengths = padded(prompts)
-    state = begin(model, tokens, lengths, num_tokens)
+    state = begin(model, tokens, lengths, num_tokens, source)
     key, ends = jax.random.key(seed), jnp.array(stop, jnp.int32)
     for until in range(every, num_tokens + every, every):
         state = advance(model, state, key, ends, min(until, num_tokens), sampling)
@@ -104,10 +108,11 @@ def padded(prompts: Sequence[Sequence[int]]) -> tuple[jax.Array, jax.Array]:
 
 
 @partial(jax.jit, static_argnums=3)
-def begin(model: Decoder, tokens: jax.Array, lengths: jax.Array, num_tokens: int) -> Generation:
-    """Reads the prompts."""
+def begin(model: Decoder, tokens: jax.Array, lengths: jax.Array, num_tokens: int, source: Any = None) -> Generation:
+    """Reads the source and the prompts."""
     batch, length = tokens.shape
-    carry = model.start_decoding(batch, length + num_tokens)
+    sources = {} if source is None else {"source": source}
+    carry = model.start_decoding(batch, length + num_tokens, **sources)
     x, carry = model.features(tokens, carry, lengths)
     last = jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)  # [B, 1, D]
     logits = model.logits(last)[:, 0].astype(jnp.float32)

@@ -6,8 +6,10 @@ from bigjax.pretrained.gpt2 import GPT2
 from bigjax.pretrained.llama import LLAMA, QWEN3
 from bigjax.pretrained.mapping import Family
 from bigjax.pretrained.vit import VIT
+from bigjax.pretrained.whisper import WHISPER
 
 CNNS = (resnet.RESNET, torchvision.ALEXNET, torchvision.VGG, torchvision.RESNET)
+TRANSFORMERS = (*BERTS, GPT2, LLAMA, QWEN3, VIT, WHISPER)
 
 # Where several families have a model, it is saved as the first of them unless it came from another.
-FAMILIES: dict[str, Family] = {family.architecture: family for family in (*BERTS, GPT2, LLAMA, QWEN3, VIT, *CNNS)}
+FAMILIES: dict[str, Family] = {family.architecture: family for family in (*TRANSFORMERS, *CNNS)}

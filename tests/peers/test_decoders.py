@@ -9,18 +9,18 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from flax import nnx
+from helpers import made, parameters
 from safetensors.numpy import load_file
 
 from bigjax.inference.beam import beam_search
 from bigjax.inference.generate import generate
 from bigjax.inference.sampling import GREEDY
 from bigjax.models.gpt import GPT
+from bigjax.pretrained.gpt2 import GPT2
 from bigjax.pretrained.load import load_pretrained
 from bigjax.pretrained.mapping import Table
-from bigjax.pretrained.gpt2 import GPT2
 from bigjax.pretrained.save import save_pretrained
-from flax import nnx
-from helpers import made, parameters
 
 TEXT = {"vocab_size": 101, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 LLAMA3 = {

@@ -12,8 +12,8 @@ from helpers import ROOT
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from bigjax.inference.embed import embed  # noqa: E402
-from bigjax.pretrained.load import load_pretrained  # noqa: E402
+from bigjax.inference.embed import embed
+from bigjax.pretrained.load import load_pretrained
 
 FOLDER = os.environ.get("BIGJAX_MINILM")
 DATA = ROOT.parent / "shared/data/sst2/dev.tsv"

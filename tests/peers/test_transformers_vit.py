@@ -9,13 +9,13 @@ from helpers import apply, parameters
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from fixtures.make_encoders import images, random_vit, vit_outputs  # noqa: E402
-from safetensors.numpy import load_file  # noqa: E402
+from fixtures.make_encoders import images, random_vit, vit_outputs
+from safetensors.numpy import load_file
 
-from bigjax.pretrained import FAMILIES  # noqa: E402
-from bigjax.pretrained.load import load_pretrained  # noqa: E402
-from bigjax.pretrained.mapping import Table  # noqa: E402
-from bigjax.pretrained.save import save_pretrained  # noqa: E402
+from bigjax.pretrained import FAMILIES
+from bigjax.pretrained.load import load_pretrained
+from bigjax.pretrained.mapping import Table
+from bigjax.pretrained.save import save_pretrained
 
 ODD = [
     {

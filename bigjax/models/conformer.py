@@ -1,0 +1,225 @@
+"""The Conformer: attention for what is far and convolution for what is near, over speech of varying length."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Dtype
+
+from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.rotary import rotary_frequencies
+from bigjax.models.sinusoids import sinusoids
+
+
+class Conformer(nnx.Module):
+    """Conformer encoder (Gulati et al. 2020) with a linear head for CTC (Graves et al. 2006).
+
+    The paper's sizes, as width, layers, heads: S (the defaults) 144, 16, 4; M 256, 16, 4; L 512, 17, 8.
+
+    In the convolution module a LayerNorm over channels stands where the paper has a BatchNorm over all frames of the
+    batch. With that, what a sentence gives would depend on the others in its batch and on its padding, and training
+    would have statistics to carry; here nothing leaves a frame but by attention and convolution, both of which mask.
+
+    Args:
+      vocab_size: what the head scores, blank included, V.
+      num_mels: features of a frame, F.
+      d_model: width, D, even.
+      num_layers: blocks.
+      num_heads: heads of the attention, N.
+      d_ff: width of the feed-forward modules; None is 4 D.
+      kernel_size: frames that the depthwise convolutions see, odd; the paper's 32 has no middle.
+      dropout: rate, on what the first block reads, inside the feed-forward modules and on what each module adds.
+      dtype: what is computed in; parameters are float32.
+
+    Raises:
+      ValueError: sizes are not positive or do not divide, or the kernel has no middle.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        num_mels: int = 80,
+        d_model: int = 144,
+        num_layers: int = 16,
+        num_heads: int = 4,
+        d_ff: int | None = None,
+        kernel_size: int = 31,
+        dropout: float = 0.1,
+        *,
+        dtype: Dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_sizes(vocab_size=vocab_size, num_mels=num_mels, d_model=d_model, num_layers=num_layers)
+        check_sizes(num_heads=num_heads, d_ff=d_ff, kernel_size=kernel_size)
+        check_dropout(dropout)
+        if d_model % 2:
+            raise ValueError(f"d_model must be even for sines and cosines, not {d_model}")
+        if d_model % num_heads:
+            raise ValueError(f"num_heads must divide d_model, and {num_heads} does not divide {d_model}")
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, so that a frame is in its middle, not {kernel_size}")
+        d_ff = d_ff or 4 * d_model
+        self.frequencies = rotary_frequencies(d_model, 10000.0)
+        self.subsampling = Subsampling(num_mels, d_model, dtype=dtype, rngs=rngs)
+        self.blocks = nnx.List(
+            Block(d_model, num_heads, d_ff, kernel_size, dropout, dtype=dtype, rngs=rngs) for _ in range(num_layers)
+        )
+        self.head = nnx.Linear(d_model, vocab_size, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(
+        self, features: jax.Array, lengths: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Scores of each label at every fourth frame.
+
+        Args:
+          features: log-mel spectrograms [B, T, F].
+          lengths: int32 [B]; frames from there on are padding, which changes nothing.
+
+        Returns:
+          [B, ceil(T / 4), V], and how many positions of each row are real, ceil(lengths / 4), int32 [B].
+        """
+        x, lengths = self.subsampling(features, lengths)
+        x = self.dropout(x, deterministic=not train, rngs=rngs)
+        mask = real(x, lengths)
+        distances = jnp.arange(x.shape[1] - 1, -x.shape[1], -1)
+        positions = sinusoids(distances, self.frequencies).astype(x.dtype)  # [2 T - 1, D]
+        for block in self.blocks:
+            x = block(x, positions, mask, train=train, rngs=rngs)
+        return self.head(x), lengths
+
+
+class Subsampling(nnx.Module):
+    """Two 3x3 convolutions over time and frequency, each of which halves both, and a projection to the width."""
+
+    def __init__(self, num_mels: int, d_model: int, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
+        # Padded alike on both sides: "SAME" pads by the length, so that padding would move the frames.
+        convolution = partial(nnx.Conv, kernel_size=(3, 3), strides=2, padding=1, dtype=dtype, rngs=rngs)
+        self.conv1 = convolution(1, d_model)
+        self.conv2 = convolution(d_model, d_model)
+        self.out = nnx.Linear(d_model * math.ceil(num_mels / 4), d_model, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[B, T, F] and int32 [B] to [B, ceil(T / 4), D] and int32 [B]."""
+        x = x[..., None]
+        for convolution in (self.conv1, self.conv2):
+            x = jnp.where(real(x, lengths)[:, :, None, None], x, 0)  # what a convolution sees beyond the end
+            x, lengths = nnx.relu(convolution(x)), (lengths + 1) // 2
+        return self.out(x.reshape(*x.shape[:2], -1)), lengths
+
+
+class Block(nnx.Module):
+    """Half a feed-forward module, attention, convolution, the other half, and a norm."""
+
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        d_ff: int,
+        kernel_size: int,
+        dropout: float,
+        *,
+        dtype: Dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        norm = partial(nnx.LayerNorm, d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.norm1, self.mlp1 = norm(), FeedForward(d_model, d_ff, dropout, dtype=dtype, rngs=rngs)
+        self.norm2, self.attention = norm(), RelativeAttention(d_model, num_heads, dtype=dtype, rngs=rngs)
+        self.norm3, self.convolution = norm(), Convolution(d_model, kernel_size, dtype=dtype, rngs=rngs)
+        self.norm4, self.mlp2 = norm(), FeedForward(d_model, d_ff, dropout, dtype=dtype, rngs=rngs)
+        self.norm = norm()
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        mask: jax.Array,
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> jax.Array:
+        """[B, T, D] to [B, T, D], given sinusoids of distances [2 T - 1, D] and which frames are real, bool [B, T]."""
+        dropout = partial(self.dropout, deterministic=not train, rngs=rngs)
+        x = x + dropout(self.mlp1(self.norm1(x), train=train, rngs=rngs)) / 2
+        x = x + dropout(self.attention(self.norm2(x), positions, mask))
+        x = x + dropout(self.convolution(self.norm3(x), mask))
+        x = x + dropout(self.mlp2(self.norm4(x), train=train, rngs=rngs)) / 2
+        return self.norm(x)
+
+
+class FeedForward(nnx.Module):
+    """Up, swish, down."""
+
+    def __init__(self, d_model: int, d_ff: int, dropout: float, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
+        self.up = nnx.Linear(d_model, d_ff, dtype=dtype, rngs=rngs)
+        self.down = nnx.Linear(d_ff, d_model, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """[B, T, D] to [B, T, D]."""
+        return self.down(self.dropout(nnx.silu(self.up(x)), deterministic=not train, rngs=rngs))
+
+
+class RelativeAttention(nnx.Module):
+    """Self-attention that knows how far away each frame is (Dai et al. 2019, section 3.3).
+
+    The score of query i and key j is (q_i + u) k_j + (q_i + v) r_{i - j}, where r is a projection of the sinusoids.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
+        self.num_heads = num_heads
+        linear = partial(nnx.Linear, d_model, d_model, dtype=dtype, rngs=rngs)
+        self.query, self.key, self.value, self.out = linear(), linear(), linear(), linear()
+        self.distance = linear(use_bias=False)
+        heads = (num_heads, d_model // num_heads)
+        self.content_bias = nnx.Param(jnp.zeros(heads))  # u
+        self.distance_bias = nnx.Param(jnp.zeros(heads))  # v
+
+    def __call__(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
+        """[B, T, D] to [B, T, D], given sinusoids of distances [2 T - 1, D] and which frames are real, bool [B, T]."""
+
+        def heads(x: jax.Array) -> jax.Array:
+            return x.reshape(*x.shape[:-1], self.num_heads, -1)
+
+        query, key, value = heads(self.query(x)), heads(self.key(x)), heads(self.value(x))  # [B, T, N, H]
+        distance = heads(self.distance(positions))  # [2 T - 1, N, H]
+        scores = jnp.einsum("btnh,rnh->bntr", query + self.distance_bias.astype(x.dtype), distance)
+        bias = shifted(scores) / math.sqrt(query.shape[-1])
+        query = query + self.content_bias.astype(x.dtype)
+        y = jax.nn.dot_product_attention(query, key, value, bias, mask[:, None, None, :])
+        return self.out(y.reshape(x.shape))
+
+
+class Convolution(nnx.Module):
+    """Pointwise convolution with a gate, depthwise convolution, norm, swish, pointwise convolution."""
+
+    def __init__(self, d_model: int, kernel_size: int, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
+        self.up = nnx.Linear(d_model, 2 * d_model, use_bias=False, dtype=dtype, rngs=rngs)
+        self.depthwise = nnx.Conv(
+            d_model, d_model, kernel_size, feature_group_count=d_model, use_bias=False, dtype=dtype, rngs=rngs
+        )
+        self.norm = nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.down = nnx.Linear(d_model, d_model, use_bias=False, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """[B, T, D] to [B, T, D], given which frames are real, bool [B, T]."""
+        x = jnp.where(mask[..., None], nnx.glu(self.up(x)), 0)
+        return self.down(nnx.silu(self.norm(self.depthwise(x))))
+
+
+def shifted(scores: jax.Array) -> jax.Array:
+    """Scores by distance, from T - 1 to 1 - T, [B, N, T, 2 T - 1], as scores by key, [B, N, T, T].
+
+    Row i of the result begins T - 1 - i further on; with one more column, rows of the flat array do so by themselves.
+    """
+    b, n, t, r = scores.shape
+    scores = jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (1, 0))).reshape(b, n, r + 1, t)
+    return scores[:, :, 1:].reshape(b, n, t, r)[..., :t]
+
+
+def real(x: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Which positions of `x` [B, T, ...] come before the end of their row, bool [B, T]."""
+    return jnp.arange(x.shape[1]) < lengths[:, None]

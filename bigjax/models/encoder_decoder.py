@@ -1,0 +1,244 @@
+"""The Transformer for translation and the like: an encoder reads a source, a decoder writes the target."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Dtype
+
+from bigjax.models.attention import Attention, KeyValues
+from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.rotary import rotary_frequencies
+from bigjax.models.sinusoids import sinusoids
+
+
+class Source(NamedTuple):
+    """What is read."""
+
+    tokens: jax.Array  # int32 [B, S]
+    mask: jax.Array  # bool [B, S], false where a token is padding
+
+
+class Decoding(NamedTuple):
+    """What a decoder remembers between calls."""
+
+    layers: Sequence[KeyValues | None]  # of the target so far
+    source: Sequence[KeyValues]  # of the encoded source, for each layer
+    mask: jax.Array | None  # bool [B, S], which of the source may be looked at; None is all
+    length: jax.Array  # int32 [B], the tokens seen
+
+
+class EncoderDecoder(nnx.Module):
+    """The Transformer (Vaswani et al. 2017), one vocabulary and one embedding for source, target and output.
+
+    The paper's sizes, base: the defaults. Big: `d_model=1024, num_heads=16, d_ff=4096, dropout=0.3`.
+
+    Args:
+      vocab_size: tokens, V.
+      d_model: width, D, even.
+      num_layers: blocks of the encoder, and of the decoder.
+      num_heads: heads of each attention.
+      d_ff: width of the feed-forward layers.
+      dropout: rate, on what the first block reads and on what each layer adds.
+      dtype: what is computed in; parameters are float32.
+
+    Raises:
+      ValueError: sizes are not positive or do not divide.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int = 512,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        d_ff: int = 2048,
+        dropout: float = 0.1,
+        *,
+        dtype: Dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_sizes(vocab_size=vocab_size, d_model=d_model, num_layers=num_layers, num_heads=num_heads, d_ff=d_ff)
+        check_dropout(dropout)
+        if d_model % 2:
+            raise ValueError(f"d_model must be even for sines and cosines, not {d_model}")
+        self.frequencies = rotary_frequencies(d_model, 10000.0)
+        # So that scaled by sqrt(D) it has variance 1, as the positions nearly have, and the output's logits too.
+        init = nnx.initializers.normal(d_model**-0.5)
+        self.embedding = nnx.Embed(vocab_size, d_model, dtype=dtype, embedding_init=init, rngs=rngs)
+        sizes = (d_model, num_heads, d_ff, dropout)
+        self.encoder = nnx.List(EncoderBlock(*sizes, dtype=dtype, rngs=rngs) for _ in range(num_layers))
+        self.decoder = nnx.List(DecoderBlock(*sizes, dtype=dtype, rngs=rngs) for _ in range(num_layers))
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(
+        self,
+        source: jax.Array,
+        target: jax.Array,
+        source_mask: jax.Array | None = None,
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> jax.Array:
+        """Logits of the token after each of the target's.
+
+        Args:
+          source: int32 [B, S].
+          target: int32 [B, T], which begins with the token that stands for "begin".
+          source_mask: bool [B, S], false where a token is padding; None is none. Padding of the target needs no mask,
+            for nothing before it sees it.
+
+        Returns:
+          [B, T, V].
+        """
+        sources = self.sources(self.encode(source, source_mask, train=train, rngs=rngs))
+        x = self.embed(target, jnp.arange(target.shape[1]), train=train, rngs=rngs)
+        for block, encoded in zip(self.decoder, sources, strict=True):
+            x, _ = block(x, encoded, source_mask, train=train, rngs=rngs)
+        return self.logits(x)
+
+    def encode(
+        self, source: jax.Array, mask: jax.Array | None = None, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """What the decoder looks at, [B, S, D], of a source int32 [B, S] with its mask, bool [B, S] or None."""
+        x = self.embed(source, jnp.arange(source.shape[1]), train=train, rngs=rngs)
+        for block in self.encoder:
+            x = block(x, mask, train=train, rngs=rngs)
+        return x
+
+    def sources(self, encoded: jax.Array) -> list[KeyValues]:
+        """Each decoder block's keys and values of an encoded source [B, S, D]."""
+        return [block.cross_attention.key_values(encoded) for block in self.decoder]
+
+    def start_decoding(self, batch_size: int, length: int, source: Source) -> Decoding:
+        """A carry with the source, encoded once, and room for `length` tokens of the target.
+
+        Raises:
+          ValueError: there is not one source for each row.
+        """
+        if len(source.tokens) != batch_size:
+            raise ValueError(f"{len(source.tokens)} sources are not one for each of {batch_size} rows")
+        layers = [block.attention.empty_cache(batch_size, length) for block in self.decoder]
+        sources = self.sources(self.encode(*source))
+        return Decoding(layers, sources, source.mask, jnp.zeros(batch_size, jnp.int32))
+
+    def features(
+        self, tokens: jax.Array, carry: Decoding, lengths: jax.Array | None = None
+    ) -> tuple[jax.Array, Decoding]:
+        """What the output projection sees of the target's next tokens.
+
+        Args:
+          tokens: int32 [B, T].
+          carry: from `start_decoding` or the call before, which `tokens` continue.
+          lengths: int32 [B]; tokens from there on are padding, and the next call continues before them.
+
+        Returns:
+          [B, T, D], and the carry for the next call.
+        """
+        positions = carry.length[:, None] + jnp.arange(tokens.shape[1])  # [B, T]
+        x = self.embed(tokens, positions)
+        layers = []
+        for block, source, cache in zip(self.decoder, carry.source, carry.layers, strict=True):
+            x, cache = block(x, source, carry.mask, positions, cache)
+            layers.append(cache)
+        length = carry.length + (tokens.shape[1] if lengths is None else lengths)
+        return x, carry._replace(layers=layers, length=length)
+
+    def embed(
+        self, tokens: jax.Array, positions: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """Tokens int32 [B, T] at positions [B, T] or [T], as the first block reads them: [B, T, D]."""
+        x = self.embedding(tokens)
+        x = x * math.sqrt(x.shape[-1]) + sinusoids(positions, self.frequencies).astype(x.dtype)
+        return self.dropout(x, deterministic=not train, rngs=rngs)
+
+    def logits(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] to [B, T, V]."""
+        return self.embedding.attend(x)
+
+
+class EncoderBlock(nnx.Module):
+    """Self-attention and a feed-forward layer; each is added to its input and the sum normalised."""
+
+    def __init__(
+        self, d_model: int, num_heads: int, d_ff: int, dropout: float, *, dtype: Dtype, rngs: nnx.Rngs
+    ) -> None:
+        self.attention = make_attention(d_model, num_heads, dtype, rngs)
+        self.attention_norm = make_norm(d_model, dtype, rngs)
+        self.mlp = FeedForward(d_model, d_ff, dtype=dtype, rngs=rngs)
+        self.mlp_norm = make_norm(d_model, dtype, rngs)
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """[B, S, D] to [B, S, D]; what the mask, bool [B, S] or None, has false is not looked at."""
+        y, _ = self.attention(x, mask=over_keys(mask))
+        x = self.attention_norm(x + self.dropout(y, deterministic=not train, rngs=rngs))
+        return self.mlp_norm(x + self.dropout(self.mlp(x), deterministic=not train, rngs=rngs))
+
+
+class DecoderBlock(nnx.Module):
+    """As the encoder's, but causal, and with attention to the source in between."""
+
+    def __init__(
+        self, d_model: int, num_heads: int, d_ff: int, dropout: float, *, dtype: Dtype, rngs: nnx.Rngs
+    ) -> None:
+        self.attention = make_attention(d_model, num_heads, dtype, rngs)
+        self.attention_norm = make_norm(d_model, dtype, rngs)
+        self.cross_attention = make_attention(d_model, num_heads, dtype, rngs)
+        self.cross_attention_norm = make_norm(d_model, dtype, rngs)
+        self.mlp = FeedForward(d_model, d_ff, dtype=dtype, rngs=rngs)
+        self.mlp_norm = make_norm(d_model, dtype, rngs)
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        source: KeyValues,
+        source_mask: jax.Array | None,
+        positions: jax.Array | None = None,
+        cache: KeyValues | None = None,
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[jax.Array, KeyValues | None]:
+        """[B, T, D] to [B, T, D], and the cache with what was added; see `Attention`."""
+        y, cache = self.attention(x, causal=True, positions=positions, cache=cache)
+        x = self.attention_norm(x + self.dropout(y, deterministic=not train, rngs=rngs))
+        y, _ = self.cross_attention(x, source, mask=over_keys(source_mask))
+        x = self.cross_attention_norm(x + self.dropout(y, deterministic=not train, rngs=rngs))
+        return self.mlp_norm(x + self.dropout(self.mlp(x), deterministic=not train, rngs=rngs)), cache
+
+
+class FeedForward(nnx.Module):
+    """Up, ReLU, down."""
+
+    def __init__(self, d_model: int, d_ff: int, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
+        self.up = nnx.Linear(d_model, d_ff, kernel_init=KERNEL_INIT, dtype=dtype, rngs=rngs)
+        self.down = nnx.Linear(d_ff, d_model, kernel_init=KERNEL_INIT, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] to [B, T, D]."""
+        return self.down(nnx.relu(self.up(x)))
+
+
+KERNEL_INIT = nnx.initializers.glorot_uniform()  # as the paper's authors have it in tensor2tensor
+
+
+def make_attention(d_model: int, num_heads: int, dtype: Dtype, rngs: nnx.Rngs) -> Attention:
+    """Attention with biases."""
+    return Attention(d_model, num_heads, kernel_init=KERNEL_INIT, out_init=KERNEL_INIT, dtype=dtype, rngs=rngs)
+
+
+def make_norm(d_model: int, dtype: Dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm, of a layer's input and output added up."""
+    return nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
+
+
+def over_keys(mask: jax.Array | None) -> jax.Array | None:
+    """A mask of positions, [B, S], as attention takes it."""
+    return None if mask is None else mask[:, None, None, :]
