@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from tokenizers import Tokenizer
 
 from bigjax.errors import UserError
+from bigjax.models.bert import BERT
 from bigjax.pretrained.load import Pretrained
 
 ROUND = 16  # lengths are padded to a multiple of it, so that few shapes are compiled
@@ -50,7 +50,7 @@ def embed(pretrained: Pretrained, sentences: Sequence[str], *, batch_size: int =
 
 
 @jax.jit
-def mean_of_tokens(model: nnx.Module, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+def mean_of_tokens(model: BERT, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
     """The mean of each row's first `lengths` features, scaled to length 1: [B, T] to float32 [B, D]."""
     mask = jnp.arange(tokens.shape[1]) < lengths[:, None]
     x = model.features(tokens, mask).astype(jnp.float32)
