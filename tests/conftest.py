@@ -1,4 +1,4 @@
-"""For all tests: `helpers` can be imported (this file's place puts tests/ on the path), and compiling is quick.
+"""For all tests: compiling is quick.
 
 Tests compile hundreds of tiny programs, and XLA's optimiser is most of their time; what runs in a process of its own
 (`helpers.run_python`, the `bigjax` command) is compiled as users have it. `BIGJAX_TESTS_OPTIMIZE=1` optimises all.
