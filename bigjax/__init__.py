@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         import_checkpoint,
         load,
         load_pretrained,
+        model_config,
         sweep,
         train,
     )
@@ -29,6 +30,7 @@ __all__ = [
     "import_checkpoint",
     "load",
     "load_pretrained",
+    "model_config",
     "sweep",
     "train",
 ]

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from bigjax.errors import UserError, nearest
 
-SECTIONS = ("model", "task", "data", "optimizer", "train", "mesh")
+SECTIONS = ("model", "task", "data", "optimizer", "train", "finetune", "mesh")
 DURATIONS = {"train.steps": "epochs", "train.epochs": "steps"}  # overriding one replaces the other
 
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from bigjax.cache import cache_folder
 from bigjax.config import experiment_config, load_experiment
 from bigjax.errors import UserError, nearest
-from bigjax.pretrained.load import load_pretrained, stop_tokens
+from bigjax.pretrained.load import checkpoint_config, load_pretrained, stop_tokens
 from bigjax.pretrained.save import save_pretrained
 from bigjax.report import plot_metrics
 from bigjax.training import loop
@@ -199,8 +199,19 @@ def import_checkpoint(path: str | Path, workdir: str | Path) -> Run:
     return Run(folder.path)
 
 
+def model_config(path: str | Path) -> dict[str, Any]:
+    """The `config.model` of a run's folder or of a checkpoint, for an experiment that goes on from its weights.
+
+    Raises:
+      UserError: the folder cannot be read, or bigjax does not have its architecture.
+    """
+    if (Path(path) / "checkpoints").is_dir():
+        return Run(path).config["model"]
+    return checkpoint_config(path)
+
+
 def export_checkpoint(workdir: str | Path, path: str | Path) -> None:
-    """Writes a run's model as a Hugging Face checkpoint folder.
+    """Writes a run's model, LoRA's corrections merged into its weights, as a Hugging Face checkpoint folder.
 
     Raises:
       UserError: the run has no checkpoint, no Hugging Face architecture has its model, or `path` is not empty.

@@ -66,11 +66,16 @@ def same_bits(actual, expected):
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
+def everything(params):
+    """True for every parameter."""
+    return jax.tree.map(lambda _: True, params)
+
+
 def start_training(model, task, optimizer, batch, accumulate_steps=1, ema_decay=None, seed=0):
     """The program and first state of a live model, with no mesh and no config."""
     graphdef, params, statistics = nnx.split(model, nnx.Param, ...)
     params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
-    program = Program(graphdef, task, optimizer, accumulate_steps, ema_decay)
+    program = Program(graphdef, task, optimizer, everything(params), accumulate_steps, ema_decay)
     ema = {} if ema_decay is None else params
     carry = task.initial_carry(model, batch)
     state = TrainState(np.int32(0), np.uint32(seed), params, statistics, optimizer.init(params), ema, carry)

@@ -50,7 +50,7 @@ class GPT(nnx.Module):
       rope_theta: base of the rotary positions.
       rope_scaling: how they are stretched, as `bigjax.models.rotary.rotary_frequencies` takes it.
       scan_layers: the blocks' parameters are stacked and one block is compiled for all: the same numbers, less to
-        compile.
+        compile. An optimizer that looks at whole arrays (LAMB, LARS, Adafactor, Muon) sees the stack as one.
       dtype: what is computed in; parameters are float32.
 
     Raises:

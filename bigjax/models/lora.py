@@ -1,7 +1,7 @@
 """Low-rank adaptation: chosen linear layers learn a small correction to weights that stay as they are."""
 
 import re
-from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,40 +21,35 @@ class LoRALinear(nnx.Linear):
     """
 
     def __init__(self, linear: nnx.Linear, rank: int, alpha: float, *, rngs: nnx.Rngs) -> None:
+        zeros = nnx.initializers.zeros
         super().__init__(
-            linear.in_features,
-            linear.out_features,
-            use_bias=False,
-            dtype=linear.dtype,
-            kernel_init=nnx.initializers.zeros,
-            rngs=rngs,
+            linear.in_features, linear.out_features, dtype=linear.dtype, kernel_init=zeros, bias_init=zeros, rngs=rngs
         )
-        self.use_bias, self.kernel, self.bias = linear.use_bias, linear.kernel, linear.bias
+        self.kernel, self.bias = linear.kernel, linear.bias
         self.scale = alpha / rank
         *stacked, width, out = linear.kernel.shape
         init = nnx.initializers.he_uniform(batch_axis=range(len(stacked)))
         self.lora_a = nnx.Param(init(rngs.params(), (*stacked, width, rank)))
         self.lora_b = nnx.Param(jnp.zeros((*stacked, rank, out)))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, inputs: jax.Array, out_sharding: None = None) -> jax.Array:
         """[..., in] to [..., out]."""
-        y = super().__call__(x)
-        return y + (x @ self.lora_a.astype(y.dtype)) @ self.lora_b.astype(y.dtype) * self.scale
+        y = super().__call__(inputs)
+        a, b = self.lora_a.astype(y.dtype), self.lora_b.astype(y.dtype)
+        return y + (inputs.astype(y.dtype) @ a) @ b * self.scale
 
     def merged(self) -> nnx.Linear:
         """The plain layer whose kernel includes the correction."""
-        kernel = self.kernel + self.scale * jnp.matmul(self.lora_a[...], self.lora_b[...], precision="highest")
-        linear = nnx.eval_shape(
-            lambda: nnx.Linear(
-                self.in_features, self.out_features, use_bias=self.use_bias, dtype=self.dtype, rngs=nnx.Rngs(0)
-            )
-        )
-        linear.kernel, linear.bias = nnx.Param(kernel.astype(self.kernel.dtype)), self.bias
+        correction = jnp.matmul(self.lora_a[...], self.lora_b[...], precision="highest")
+        linear = nnx.Linear(1, 1, dtype=self.dtype, rngs=nnx.Rngs(0))
+        linear.in_features, linear.out_features = self.in_features, self.out_features
+        linear.kernel = nnx.Param((self.kernel + self.scale * correction).astype(self.kernel.dtype))
+        linear.bias = self.bias
         return linear
 
 
 def add_lora(model: nnx.Module, layers: str, rank: int, alpha: float, *, rngs: nnx.Rngs) -> nnx.Module:
-    """Adapts, in place, every linear layer in whose name, `blocks/0/attention/query`, `layers` is found.
+    """The model with every linear layer adapted in whose name, `blocks/0/attention/query`, `layers` is found.
 
     Args:
       model: with linear layers; a recurrent layer's product with its state is none.
@@ -63,9 +58,25 @@ def add_lora(model: nnx.Module, layers: str, rank: int, alpha: float, *, rngs: n
       alpha: their weight, over the rank.
 
     Raises:
-      ValueError: there is no such layer.
+      ValueError: there is no such layer, or the rank is not positive.
     """
-    if not (found := [name for name, _ in linear_layers(model) if re.search(layers, name)]):
-        names = ", ".join(sorted({name.rpartition("/")[2] for name, _ in linear_layers(model)}))
-        raise ValueError(f"{layers!r} is found in the name of no linear layer; the model's are called {names}")
-    return replaced(model, nnx.Linear, lambda name, layer: name in found and LoRALinear(layer, rank, alpha, rngs=rngs))
+    if rank < 1:
+        raise ValueError(f"a rank must be positive, not {rank}")
+    names: list[str] = []
+
+    def adapted(path: tuple[Any, ...], node: Any) -> Any:
+        if type(node) is not nnx.Linear:  # not one that is adapted already, nor a kernel that another module reads
+            return node
+        names.append("/".join(map(str, path)))
+        return LoRALinear(node, rank, alpha, rngs=rngs) if re.search(layers, names[-1]) else node
+
+    model = nnx.recursive_map(adapted, model)
+    if not any(re.search(layers, name) for name in names):
+        known = sorted({name.rpartition("/")[2] for name in names})
+        raise ValueError(f"no linear layer is called {layers!r}; the model's are {', '.join(known) or 'none'}")
+    return model
+
+
+def merge_lora(model: nnx.Module) -> nnx.Module:
+    """The model with plain layers again, which give what the adapted ones gave."""
+    return nnx.recursive_map(lambda path, node: node.merged() if isinstance(node, LoRALinear) else node, model)

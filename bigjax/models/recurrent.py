@@ -24,6 +24,10 @@ def remember(key: jax.Array, shape: tuple[int], dtype: Dtype, out_sharding: Any 
     return jnp.zeros(shape, dtype).reshape(4, -1).at[1].set(1).reshape(shape)
 
 
+class Recurrence(nnx.Linear):
+    """The product with the state; a layer reads its arrays once and not at every step, so it is never called."""
+
+
 class Layer(nnx.Module):
     """What the layers share; a subclass adds its equations, `step`.
 
@@ -51,7 +55,7 @@ class Layer(nnx.Module):
         self.dtype = dtype
         width = self.gates * features
         self.input = nnx.Linear(in_features, width, dtype=dtype, bias_init=self.bias_init, rngs=rngs)
-        self.recurrent = nnx.Linear(
+        self.recurrent = Recurrence(
             features, width, use_bias=self.recurrent_bias, kernel_init=orthogonal, dtype=dtype, rngs=rngs
         )
         self.dropout = nnx.Dropout(weight_dropout)

@@ -73,10 +73,10 @@ def state_shardings(mesh: Mesh, state: Any, rules: Rules = ()) -> Any:
         spec = next((spec for pattern, spec in rules if re.search(pattern, name)), None)
         if spec is None or len(spec) > len(leaf.shape):  # factored optimizer state has fewer axes than its parameter
             return NamedSharding(mesh, fsdp_spec(leaf.shape, mesh.shape["fsdp"]))
-        whole = (None,) * (len(leaf.shape) - len(spec))
+        whole = (None,) * (len(leaf.shape) - len(spec))  # of scanned layers, the axis of layers
         axes = [
             axis if axis is None or size % mesh.shape[axis] == 0 else None
-            for axis, size in zip((*spec, *whole), leaf.shape, strict=True)
+            for axis, size in zip((*whole, *spec), leaf.shape, strict=True)
         ]
         return NamedSharding(mesh, PartitionSpec(*axes))
 

@@ -1,7 +1,8 @@
 """From a checkpoint folder to a live model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,12 +68,7 @@ def load_pretrained(
     folder = Folder(path)
     family = family_of(folder)
     section = model_section(family, folder)
-    kwargs = {key: value for key, value in section.items() if key != "name"}
-    make = MODELS[section["name"]]
-    try:
-        abstract = nnx.eval_shape(lambda: make(**kwargs, dtype=DTYPES[dtype], rngs=nnx.Rngs(params=0)))
-    except ValueError as error:
-        raise UserError(f"The checkpoint's config.json: {error}.") from error
+    abstract = abstract_model(section, dtype)
     tokenizer = folder.tokenizer
     if tokenizer is not None and tokenizer.get_vocab_size() > section.get("vocab_size", np.inf):
         raise UserError(
@@ -95,6 +91,45 @@ def load_pretrained(
     weights = load_weights(folder, Table(family, section), {name_of(path): leaf for path, leaf in leaves})
     arrays = jax.tree.unflatten(structure, [weights[name_of(path)] for path, _ in leaves])
     return Pretrained(nnx.merge(graphdef, arrays), section, tokenizer, folder.config)
+
+
+def checkpoint_config(path: str | Path) -> dict[str, Any]:
+    """The `config.model` of a checkpoint.
+
+    Raises:
+      UserError: the folder cannot be read, or its architecture or one of its options is not known.
+    """
+    folder = Folder(path)
+    return model_section(family_of(folder), folder)
+
+
+def checkpoint_arrays(path: str | Path) -> dict[str, Callable[[], np.ndarray]]:
+    """The arrays of a checkpoint by our names; each is read when it is called.
+
+    Raises:
+      UserError: as `load_pretrained`.
+    """
+    folder = Folder(path)
+    family = family_of(folder)
+    section = model_section(family, folder)
+    places = places_of(folder, Table(family, section))
+    state = nnx.to_pure_dict(nnx.state(abstract_model(section)))
+    check(places, folder, {name_of(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(state)})
+
+    def read(place: Place, part: int) -> np.ndarray:
+        return place.layout.into(folder.tensor(place.theirs))[part]
+
+    return {name: partial(read, place, part) for place in places for part, name in enumerate(place.ours)}
+
+
+def abstract_model(section: Mapping[str, Any], dtype: Literal["float32", "bfloat16"] = "float32") -> nnx.Module:
+    """The model of a checkpoint's `config.model` with shapes for arrays."""
+    kwargs = {key: value for key, value in section.items() if key != "name"}
+    make = MODELS[section["name"]]
+    try:
+        return nnx.eval_shape(lambda: make(**kwargs, dtype=DTYPES[dtype], rngs=nnx.Rngs(params=0)))
+    except ValueError as error:
+        raise UserError(f"The checkpoint's config.json: {error}.") from error
 
 
 def family_of(folder: Folder) -> Family:
@@ -128,7 +163,7 @@ def load_weights(folder: Folder, table: Table, targets: Mapping[str, jax.ShapeDt
     Raises:
       UserError: a tensor has no place or another shape, or an array has no tensor.
     """
-    places = [place for name in folder.files if (place := table.of_theirs(name)) is not None]
+    places = places_of(folder, table)
     check(places, folder, targets)
     weights = {}
     for place in places:
@@ -136,6 +171,11 @@ def load_weights(folder: Folder, table: Table, targets: Mapping[str, jax.ShapeDt
         for name, array in zip(place.ours, place.layout.into(tensor), strict=True):
             weights[name] = put(array, targets[name])
     return weights
+
+
+def places_of(folder: Folder, table: Table) -> list[Place]:
+    """Where each tensor goes that is used."""
+    return [place for name in folder.files if (place := table.of_theirs(name)) is not None]
 
 
 def check(places: list[Place], folder: Folder, targets: Mapping[str, jax.ShapeDtypeStruct]) -> None:
@@ -165,7 +205,7 @@ def check(places: list[Place], folder: Folder, targets: Mapping[str, jax.ShapeDt
         )
 
 
-def put(array: np.ndarray, target: jax.ShapeDtypeStruct) -> jax.Array:
+def put(array: np.ndarray, target: jax.ShapeDtypeStruct | jax.Array) -> jax.Array:
     """`array` in the dtype and at the place of `target`; a device is given only what it keeps."""
     return jax.make_array_from_callback(
         target.shape, target.sharding, lambda index: np.ascontiguousarray(array[index], dtype=target.dtype)

@@ -13,6 +13,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from bigjax.errors import UserError
+from bigjax.models.lora import merge_lora
+from bigjax.models.stacked import unstacked
 from bigjax.parallel.mesh import name_of
 from bigjax.pretrained import FAMILIES
 from bigjax.pretrained.mapping import Family, Place, Table
@@ -33,7 +35,7 @@ def save_pretrained(
 
     Args:
       path: the folder, which must be empty or not exist.
-      model: a live module.
+      model: a live module; corrections of LoRA become part of its weights.
       section: its `config.model`.
       source: the config.json of the checkpoint that it came from, which is written again; its dtype decides.
       tokenizer: saved too.
@@ -47,7 +49,8 @@ def save_pretrained(
     family = family_for(section, source or {})
     config = dict(source or {"dtype": "float32", **family.config(section)})
     table = Table(family, section)
-    arrays = {name_of(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(model)))}
+    state = nnx.to_pure_dict(nnx.state(merge_lora(model)))
+    arrays = unstacked({name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)})
     places: dict[str, Place] = {}
     for name in arrays:
         place = table.of_ours(name)

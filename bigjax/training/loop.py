@@ -32,10 +32,10 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
     sinks = make_sinks(options, workdir.path, experiment.config)
     fetch = batch_fetcher(experiment)
     flops = count_flops(experiment.train_step.trace(experiment.abstract, fetch(0)).jaxpr)
-    workdir.begin(experiment.config, manifest(experiment), experiment.dataset.files)
     checkpoints = open_checkpoints(experiment, workdir)
     start = max(checkpoints.steps(), default=0)
     state = checkpoints.restore(experiment.abstract, start) if start else experiment.initial_state()
+    workdir.begin(experiment.config, manifest(experiment), experiment.dataset.files)
     rows = workdir.keep_rows(start)
     progress = make_progress(start, steps, quiet)
     where = f"{jax.device_count()} x {jax.devices()[0].device_kind}"

@@ -13,6 +13,7 @@ import optax
 
 from bigjax.config import Parameter, Schema, schema
 from bigjax.errors import UserError, nearest
+from bigjax.models.stacked import is_stacked
 from bigjax.parallel.mesh import name_of
 from bigjax.training.state import Tree
 
@@ -114,8 +115,15 @@ def make_schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup - 1), after], [warmup])
 
 
-def make_optimizer(config: Mapping[str, Any], steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The gradient transformation of a checked `config.optimizer` for a run of `steps` steps, and its schedule.
+def make_optimizer(
+    config: Mapping[str, Any], steps: int, learns: Tree
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The gradient transformation of a checked `config.optimizer`, and its schedule.
+
+    Args:
+      config: the section.
+      steps: the run's.
+      learns: True for every parameter that learns; the others stay what they are and have no optimizer state.
 
     Raises:
       UserError: a value is out of range, or optax refuses it.
@@ -139,15 +147,18 @@ def make_optimizer(config: Mapping[str, Any], steps: int) -> tuple[optax.Gradien
     if "weight_decay" not in takes and options.weight_decay:
         chain.append(optax.add_decayed_weights(options.weight_decay, decays))
     try:
-        return optax.chain(*chain, function(**own)), learning_rate
+        optimizer = optax.chain(*chain, function(**own))
     except (ValueError, TypeError) as error:
         raise UserError(f"config.optimizer: optax.{config['name']} refuses its arguments: {error}") from error
+    if not all(jax.tree.leaves(learns)):
+        optimizer = optax.partition({True: optimizer, False: optax.set_to_zero()}, learns)
+    return optimizer, learning_rate
 
 
 def decay_mask(params: Tree, which: str) -> Tree:
     """True for every parameter that decays; `which` is `weight_decay_mask` of `options`."""
     if which == "matrices":
-        return jax.tree.map(lambda p: p.ndim >= 2, params)
+        return jax.tree_util.tree_map_with_path(lambda path, p: p.ndim - is_stacked(name_of(path)) >= 2, params)
     if which == "all":
         return jax.tree.map(lambda p: True, params)
     mask = jax.tree_util.tree_map_with_path(lambda path, p: bool(re.search(which, name_of(path))), params)

@@ -22,6 +22,7 @@ from bigjax.models import MODELS, SHARDING
 from bigjax.parallel.mesh import BATCH, batch_shards, make_mesh, state_shardings
 from bigjax.tasks import TASKS
 from bigjax.tasks.task import Batch, Task
+from bigjax.training.finetune import FinetuneOptions, adapt, begin_from, learning
 from bigjax.training.optimizer import make_optimizer, optimizer_schema
 from bigjax.training.state import TrainState, Tree, random_key
 from bigjax.training.step import Program, eval_step, train_step
@@ -36,6 +37,8 @@ def section_schema(section: str, name: str) -> config_lib.Schema:
         return optimizer_schema(name)
     if section == "train":
         return config_lib.schema(config_lib.TrainOptions)
+    if section == "finetune":
+        return config_lib.schema(FinetuneOptions)
     if section == "mesh":
         return config_lib.schema(make_mesh)
     known = REGISTRIES[section]
@@ -58,7 +61,7 @@ class Experiment:
       options: `config.train`.
       steps: how many optimizer steps the run has.
       abstract: the train state's shapes, dtypes and shardings.
-      initial_state: makes the first state from the seed, straight into its shards.
+      initial_state: makes the first state from the seed and what it is to begin from, straight into its shards.
       train_step: (state, batch) to (state, sums); the state is donated.
       eval_step: (params, statistics, carry, batch) to (sums, carry).
     """
@@ -98,6 +101,7 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
     """
     config = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
     options = config_lib.TrainOptions(**config["train"])
+    finetune = finetune_options(config)
     mesh = make_mesh(**config["mesh"])
     try:
         task = TASKS[config["task"]["name"]](**arguments(config["task"]))
@@ -108,12 +112,13 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
     dataset = SOURCES[config["data"]["name"]](**arguments(config["data"]))
     complete_model(config, task, dataset)
     make_model = model_maker(config)
-    graphdef = nnx.graphdef(nnx.eval_shape(make_model, jax.random.key(0)))
+    abstract_model = nnx.eval_shape(make_model, jax.random.key(0))
+    graphdef, learns = nnx.graphdef(abstract_model), learning(abstract_model, finetune)
     steps = options.steps or math.ceil(
         (options.epochs or 0) * dataset.splits["train"].steps_per_epoch(options.batch_size)
     )
-    optimizer, schedule = make_optimizer(config["optimizer"], steps)
-    program = Program(graphdef, task, optimizer, accumulate, config["optimizer"]["ema_decay"])
+    optimizer, schedule = make_optimizer(config["optimizer"], steps, learns)
+    program = Program(graphdef, task, optimizer, learns, accumulate, config["optimizer"]["ema_decay"])
 
     sample = dataset.splits["train"].train_batch(0, 0, options.batch_size, slice(0, 1))
     batch = {k: jax.ShapeDtypeStruct((options.batch_size, *v.shape[1:]), v.dtype) for k, v in sample.items()}
@@ -142,7 +147,7 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         schedule=schedule,
         steps=steps,
         abstract=abstract,
-        initial_state=lambda: jax.jit(first, out_shardings=shardings)(seed),
+        initial_state=lambda: begin_from(jax.jit(first, out_shardings=shardings)(seed), finetune),
         train_step=jax.jit(
             partial(train_step, program),
             in_shardings=(shardings, rows),
@@ -201,7 +206,7 @@ def model_maker(config: Mapping[str, Any]) -> Callable[[jax.Array], nnx.Module]:
       UserError: the model refuses its arguments.
     """
     name, precision = config["model"]["name"], config.get("train", {}).get("precision", "float32")
-    kwargs = arguments(config["model"])
+    kwargs, finetune = arguments(config["model"]), finetune_options(config)
     if "dtype" in config_lib.schema(MODELS[name]):
         kwargs["dtype"] = DTYPES[precision]
     elif precision != "float32":
@@ -210,8 +215,20 @@ def model_maker(config: Mapping[str, Any]) -> Callable[[jax.Array], nnx.Module]:
     def make(key: jax.Array) -> nnx.Module:
         return MODELS[name](**kwargs, rngs=nnx.Rngs(params=key))
 
+    def adapted(key: jax.Array) -> nnx.Module:
+        return adapt(make(key), finetune, key)
+
+    for function, where in ((make, f"config.model {name!r}"), (adapted, "config.finetune")):
+        try:
+            nnx.eval_shape(function, jax.random.key(0))
+        except ValueError as error:
+            raise UserError(f"{where}: {error}.") from error
+    return adapted
+
+
+def finetune_options(config: Mapping[str, Any]) -> FinetuneOptions:
+    """`config.finetune`, checked."""
     try:
-        nnx.eval_shape(make, jax.random.key(0))
+        return FinetuneOptions(**config.get("finetune", {}))
     except ValueError as error:
-        raise UserError(f"config.model {name!r}: {error}.") from error
-    return make
+        raise UserError(f"config.finetune: {error}.") from error

@@ -19,6 +19,7 @@ class Program:
     graphdef: nnx.GraphDef
     task: Task
     optimizer: optax.GradientTransformation
+    learns: Tree  # True for every parameter that learns
     accumulate_steps: int = 1
     ema_decay: float | None = None
 
@@ -57,6 +58,7 @@ def gradients(program: Program, state: TrainState, batch: Batch, key: jax.Array)
     """
 
     def loss(params: Tree, statistics: Tree, carry: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
+        params = jax.tree.map(lambda p, learns: p if learns else jax.lax.stop_gradient(p), params, program.learns)
         model = nnx.merge(program.graphdef, params, statistics)
         rngs = nnx.Rngs(dropout=jax.random.fold_in(key, 0), augment=jax.random.fold_in(key, 1))
         sums, carry = program.task.loss(model, part, carry, train=True, rngs=rngs)

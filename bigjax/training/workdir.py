@@ -34,7 +34,7 @@ class Workdir:
         if not self.path.is_dir():
             raise UserError(f"--workdir={self.path} is a file; a run needs a folder.")
         if not (self.path / "config.json").exists():
-            if any(not path.name.startswith(".") for path in self.path.iterdir()):
+            if any(path.is_file() and not path.name.startswith(".") for path in self.path.rglob("*")):
                 raise UserError(f"--workdir={self.path} holds files but no run; choose a new or empty folder.")
             return
         if different := differences(self.read("config.json"), json.loads(json.dumps(config))):

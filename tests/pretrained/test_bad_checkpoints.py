@@ -81,7 +81,7 @@ def test_an_index_cannot_lead_out_of_the_folder(folder):
 
 def test_an_architecture_that_is_not_known(folder):
     configured(folder, architectures=["MambaForCausalLM"])
-    refused(folder, "MambaForCausalLM", "bigjax has GPT2LMHeadModel, LlamaForCausalLM")
+    refused(folder, "MambaForCausalLM", "bigjax has BertModel", "GPT2LMHeadModel, LlamaForCausalLM", "torchvision.VGG")
 
 
 def test_an_option_that_is_not_known(folder):

@@ -81,7 +81,7 @@ def test_gradient_of_linear_layers():
 def test_gpt_forward_by_formula(kv_heads, mlp, tied):
     v, t, d, n, b, f = 50, 16, 32, 3, 2, 96
     make = nnx.eval_shape(
-        lambda: GPT(v, t, d, n, 4, kv_heads, f, mlp=mlp, tied=tied, positions="rotary", rngs=nnx.Rngs(0))
+        lambda: GPT(v, t, d, n, 4, kv_heads, d_ff=f, mlp=mlp, tied=tied, positions="rotary", rngs=nnx.Rngs(0))
     )
     jaxpr = jax.make_jaxpr(lambda model, tokens: model(tokens)[0])(make, jax.ShapeDtypeStruct((b, t), np.int32))
     projections = 2 * d * d + 2 * d * (d * kv_heads // 4)

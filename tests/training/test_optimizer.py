@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import close
+from helpers import close, everything
 
 from bigjax.config import fill
 from bigjax.errors import UserError
@@ -30,7 +30,7 @@ def section(name="sgd", learning_rate=0.1, **keys):
 
 def updates(config, grads=GRADS, params=PARAMS, count=1, steps=10):
     """The updates of the last of `count` steps with the same gradient."""
-    optimizer, _ = make_optimizer(config, steps)
+    optimizer, _ = make_optimizer(config, steps, everything(PARAMS))
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     for _ in range(count):
         result, state = update(grads, state, params)
@@ -106,6 +106,11 @@ def test_decay_masks(which, expected):
     assert decay_mask(PARAMS, which) == expected
 
 
+def test_a_stack_of_layers_biases_is_no_matrix():
+    stack = {"blocks": {"norm": {"bias": np.zeros((4, 3))}, "up": {"kernel": np.zeros((4, 3, 5))}}}
+    assert decay_mask(stack, "matrices") == {"blocks": {"norm": {"bias": False}, "up": {"kernel": True}}}
+
+
 def test_a_mask_that_finds_nothing_is_refused():
     with pytest.raises(UserError, match="'kernal' is found in no parameter's name"):
         decay_mask(PARAMS, "kernal")
@@ -137,7 +142,7 @@ def test_weight_decay_of_adamw_is_decoupled(name, which):
 def test_a_mask_that_finds_nothing_is_refused_by_the_optimizer():
     for config in (section(weight_decay=0.1, weight_decay_mask="x"), section("adamw", weight_decay_mask="x")):
         with pytest.raises(UserError, match="found in no parameter's name"):
-            make_optimizer(config, 10)[0].init(PARAMS)
+            make_optimizer(config, 10, everything(PARAMS))[0].init(PARAMS)
 
 
 @pytest.mark.parametrize("clip", [0.5, 1e6])
