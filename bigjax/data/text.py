@@ -131,7 +131,7 @@ def text_dataset(
     texts: Mapping[str, np.ndarray],
     context: int,
     layout: Layout,
-    tokenizer: Literal["bytes", "bpe"],
+    tokenizer: str,
     vocab_size: int | None,
     eval_streams: int,
     what: str,
@@ -186,7 +186,7 @@ def line_rows(text: Text, newline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def pydoc(
     context: int = 128,
     layout: Layout = "windows",
-    tokenizer: Literal["bytes", "bpe"] = "bytes",
+    tokenizer: str = "bytes",
     vocab_size: int | None = None,
     eval_streams: int = 8,
 ) -> Dataset:
@@ -216,11 +216,13 @@ def text_file(
     holdout: float = 0.1,
     context: int = 256,
     layout: Layout = "windows",
-    tokenizer: Literal["bytes", "bpe"] = "bytes",
+    tokenizer: str = "bytes",
     vocab_size: int | None = None,
     eval_streams: int = 8,
 ) -> Dataset:
     """The user's own text files, memory-mapped; without one for validation, the last `holdout` of the first is it.
+
+    `tokenizer` is "bytes", "bpe" (which learns `vocab_size` tokens), or a checkpoint's tokenizer.json or folder.
 
     Raises:
       UserError: a file is missing or empty, or too short for the context.

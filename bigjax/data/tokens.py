@@ -1,12 +1,16 @@
-"""Tokens from text and back: bytes, or a byte-level BPE trained on the training text."""
+"""Tokens from text and back: bytes, or a byte-level BPE, trained on the training text or a checkpoint's own."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bigjax.errors import UserError
+
+if TYPE_CHECKING:
+    import tokenizers
 
 CHUNK = 1 << 20  # bytes encoded at a time
 
@@ -30,8 +34,14 @@ class Tokenizer:
     files: dict[str, str]
 
 
-def make_tokenizer(kind: Literal["bytes", "bpe"], vocab_size: int | None, train: np.ndarray) -> Tokenizer:
-    """The tokenizer of `config.data`; "bpe" learns `vocab_size` tokens from `train`, uint8 [N]."""
+def make_tokenizer(kind: str, vocab_size: int | None, train: np.ndarray) -> Tokenizer:
+    """The tokenizer of `config.data`.
+
+    Args:
+      kind: "bytes"; "bpe", which learns `vocab_size` tokens from `train`; or a tokenizer.json, or a folder with one.
+      vocab_size: None where the kind decides.
+      train: uint8 [N] of UTF-8.
+    """
     if kind == "bytes":
         if vocab_size not in (None, 256):
             raise UserError(
@@ -39,6 +49,10 @@ def make_tokenizer(kind: Literal["bytes", "bpe"], vocab_size: int | None, train:
             )
         newline = np.arange(256) == ord("\n")
         return Tokenizer(np.ones(256, np.int32), newline, lambda text: text, decode_bytes, {})
+    if kind != "bpe":
+        if vocab_size is not None:
+            raise UserError(f"config.data.vocab_size is what the tokenizer {kind!r} has; leave it out.")
+        return saved_bpe(kind)
     if vocab_size is None or vocab_size < 256:
         raise UserError(f"config.data.vocab_size must be 256 or more for 'bpe', not {vocab_size}.")
     return train_bpe(vocab_size, train)
@@ -65,14 +79,41 @@ def train_bpe(vocab_size: int, train: np.ndarray) -> Tokenizer:
             f"The training text has only enough repetition for a BPE of {bpe.get_vocab_size()} tokens, "
             f"not config.data.vocab_size={vocab_size}."
         )
-    # In a byte-level BPE every character of a token's name stands for one byte, the newline being "\u010a".
-    names = sorted(vocabulary := bpe.get_vocab(), key=vocabulary.__getitem__)
-    token_bytes = np.array([len(name) for name in names], np.int32)
-    newline = np.array(["\u010a" in name for name in names])
-    dtype = np.uint16 if vocab_size <= 2**16 else np.int32
+    return byte_level(bpe)
+
+
+def saved_bpe(path: str) -> Tokenizer:
+    """A byte-level BPE from its file, as those of GPT-2, Llama 3 and Qwen 3 are."""
+    import tokenizers
+
+    file = Path(path).expanduser()
+    file = file / "tokenizer.json" if file.is_dir() else file
+    if not file.is_file():
+        raise UserError(f"config.data.tokenizer must be 'bytes', 'bpe' or a tokenizer.json; there is no {str(file)!r}.")
+    try:
+        bpe = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises no narrower class
+        raise UserError(f"{str(file)!r} is no tokenizer: {error}.") from error
+    if not isinstance(bpe.model, tokenizers.models.BPE) or '"ByteLevel"' not in bpe.to_str():
+        raise UserError(f"{str(file)!r} is no byte-level BPE, so that its tokens do not make up the bytes of a text.")
+    bpe.no_truncation()
+    bpe.no_padding()
+    return byte_level(bpe)
+
+
+def byte_level(bpe: "tokenizers.Tokenizer") -> Tokenizer:
+    """A byte-level BPE. Every character of a token's name stands for one byte, the newline being "\u010a"."""
+    vocabulary = bpe.get_vocab()
+    token_bytes = np.zeros(max(vocabulary.values()) + 1, np.int32)
+    newline = np.zeros(len(token_bytes), bool)
+    for name, token in vocabulary.items():
+        token_bytes[token], newline[token] = len(name), "\u010a" in name
+    for token, added in bpe.get_added_tokens_decoder().items():  # their names are plain text
+        token_bytes[token], newline[token] = len(added.content.encode()), "\n" in added.content
+    dtype = np.uint16 if len(token_bytes) <= 2**16 else np.int32
 
     def encode(text: np.ndarray) -> np.ndarray:
-        pieces = [np.array(e.ids, dtype) for e in bpe.encode_batch(chunks(text))]
+        pieces = [np.array(e.ids, dtype) for e in bpe.encode_batch(chunks(text), add_special_tokens=False)]
         return np.concatenate([np.empty(0, dtype), *pieces])
 
     return Tokenizer(token_bytes, newline, encode, lambda ids: bpe.decode(list(ids)), {"tokenizer.json": bpe.to_str()})

@@ -6,6 +6,9 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 from helpers import run_python
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.processors import TemplateProcessing
 
 from bigjax.data import tokens
 from bigjax.data.tokens import chunks, make_tokenizer
@@ -26,8 +29,12 @@ def encoded(text):
     return np.frombuffer(text.encode(), np.uint8)
 
 
-@pytest.fixture(scope="module", params=["bytes", "bpe"])
-def tokenizer(request):
+@pytest.fixture(scope="module", params=["bytes", "bpe", "file"])
+def tokenizer(request, tmp_path_factory):
+    if request.param == "file":
+        folder = tmp_path_factory.mktemp("tokenizer")
+        (folder / "tokenizer.json").write_text(make_tokenizer("bpe", 400, TRAIN).files["tokenizer.json"])
+        return make_tokenizer(str(folder), None, TRAIN[:0])
     return make_tokenizer(request.param, 400 if request.param == "bpe" else None, TRAIN)
 
 
@@ -49,6 +56,30 @@ def test_token_bytes_add_up_to_the_text(tokenizer, text):
     begins = ends - tokenizer.token_bytes[ids]
     holders = [i for i in range(len(ids)) if b"\n" in text.encode()[begins[i] : ends[i]]]
     assert newlines == holders
+
+
+def test_a_checkpoints_tokenizer_with_special_tokens(tmp_path):
+    """As Llama 3's: a token before each text, which a running text must not get, and names that stand for themselves."""
+    bpe = Tokenizer.from_str(make_tokenizer("bpe", 400, TRAIN).files["tokenizer.json"])
+    bpe.add_special_tokens(["<|begin|>", "<|é|>"])
+    bpe.post_processor = TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 400)])
+    assert bpe.encode("x").ids[0] == 400
+    bpe.save(str(tmp_path / "tokenizer.json"))
+    loaded = make_tokenizer(str(tmp_path / "tokenizer.json"), None, TRAIN[:0])
+    ids = loaded.encode(encoded("a<|é|>b"))
+    assert 400 not in ids and 401 in ids
+    assert loaded.token_bytes[ids].sum() == len("a<|é|>b".encode())
+    assert len(loaded.token_bytes) == 402
+
+
+def test_a_tokenizer_that_cannot_be_used_is_refused(tmp_path):
+    (tmp_path / "broken.json").write_text("{}")
+    Tokenizer(WordPiece({"a": 0, "[UNK]": 1}, unk_token="[UNK]")).save(str(tmp_path / "words.json"))
+    for name, message in (("gone", "there is no"), ("broken.json", "no tokenizer"), ("words.json", "byte-level BPE")):
+        with pytest.raises(UserError, match=message):
+            make_tokenizer(str(tmp_path / name), None, TRAIN)
+    with pytest.raises(UserError, match="leave it out"):
+        make_tokenizer(str(tmp_path / "words.json"), 400, TRAIN)
 
 
 def test_bpe_shortens_what_it_learned_from():
