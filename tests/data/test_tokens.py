@@ -59,7 +59,7 @@ def test_token_bytes_add_up_to_the_text(tokenizer, text):
 
 
 def test_a_checkpoints_tokenizer_with_special_tokens(tmp_path):
-    """As Llama 3's: a token before each text, which a running text must not get, and names that stand for themselves."""
+    """As Llama 3's: a token before each text, which running text must not get, and names that are plain text."""
     bpe = Tokenizer.from_str(make_tokenizer("bpe", 400, TRAIN).files["tokenizer.json"])
     bpe.add_special_tokens(["<|begin|>", "<|é|>"])
     bpe.post_processor = TemplateProcessing(single="<|begin|> $A", special_tokens=[("<|begin|>", 400)])
