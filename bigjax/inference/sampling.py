@@ -57,7 +57,8 @@ def choose(logits: jax.Array, keys: jax.Array, sampling: Sampling) -> jax.Array:
       int32 [B].
     """
     if sampling.temperature == 0:
-        return jnp.argmax(logits, -1).astype(jnp.int32)
+        # Not argmax: with it XLA makes of a whole loop over tokens one function that runs on one core of a CPU.
+        return jax.lax.top_k(logits, 1)[1][:, 0]
     logits = logits / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
         least = jax.lax.top_k(logits, sampling.top_k)[0][:, -1:]

@@ -1,5 +1,6 @@
 """Multi-head attention of every model: self or cross, causal, padded, cached, grouped queries, rotary positions."""
 
+import math
 import warnings
 from functools import cache
 from typing import Literal, NamedTuple
@@ -13,10 +14,10 @@ from bigjax.models.rotary import rotate
 
 
 class KeyValues(NamedTuple):
-    """The keys and values of one layer that decoding remembers; slot i holds those of position i."""
+    """The keys and values of one layer, as decoding remembers them; slot i holds those of position i."""
 
-    key: jax.Array  # [B, S, K, H]
-    value: jax.Array  # [B, S, K, H]
+    key: jax.Array  # [B, K, S, H]
+    value: jax.Array  # [B, K, S, H]
 
 
 class Attention(nnx.Module):
@@ -106,27 +107,30 @@ class Attention(nnx.Module):
             positions = jnp.arange(x.shape[1])
         query = self.heads(self.query, self.query_norm, x, positions)
         if isinstance(source, KeyValues):
-            key, value = source
+            remembered = source
         else:
-            key, value = self.key_values(x if source is None else source, positions)
+            remembered = self.key_values(x if source is None else source, positions)
         if cache is not None:
             positions = jnp.broadcast_to(positions, x.shape[:2])
             rows = jnp.arange(x.shape[0])[:, None]
-            key, value = cache = KeyValues(
-                cache.key.at[rows, positions].set(key), cache.value.at[rows, positions].set(value)
+            cache = jax.tree.map(
+                lambda old, new: old.at[rows, :, positions].set(new.swapaxes(1, 2), mode="promise_in_bounds"),
+                cache,
+                remembered,
             )
-            seen = jnp.arange(key.shape[1]) <= positions[:, None, :, None]  # [B, 1, T, S]
+            # Without the barrier XLA's CPU fuses the update into its reader, and must copy the cache to keep both.
+            remembered = cache = jax.lax.optimization_barrier(cache)
+            seen = jnp.arange(cache.key.shape[2]) <= positions[:, None, :, None]  # [B, 1, T, S]
             mask, causal = seen if mask is None else mask & seen, False
-        y = attend(query, key, value, mask, causal)
+        y = attend(query, remembered, mask, causal)
         return self.out(y.reshape(*y.shape[:2], -1)), cache
 
     def key_values(self, source: jax.Array, positions: jax.Array | None = None) -> KeyValues:
         """The keys and values of `source` [B, S, D] for all queries to come."""
         if positions is None:
             positions = jnp.arange(source.shape[1])
-        return KeyValues(
-            self.heads(self.key, self.key_norm, source, positions), self.heads(self.value, None, source, None)
-        )
+        key = self.heads(self.key, self.key_norm, source, positions)
+        return KeyValues(key.swapaxes(1, 2), self.heads(self.value, None, source, None).swapaxes(1, 2))
 
     def heads(
         self, projection: nnx.Linear, norm: nnx.RMSNorm | None, x: jax.Array, positions: jax.Array | None
@@ -144,22 +148,25 @@ class Attention(nnx.Module):
         """Room for the keys and values of `length` positions."""
         dtype = self.key.dtype or jnp.float32
         heads = self.key.out_features // self.head_dim
-        zeros = jnp.zeros((batch_size, length, heads, self.head_dim), dtype)
+        zeros = jnp.zeros((batch_size, heads, length, self.head_dim), dtype)
         return KeyValues(zeros, zeros)
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
+def attend(query: jax.Array, source: KeyValues, mask: jax.Array | None, causal: bool) -> jax.Array:
     """softmax(query key^T / sqrt(H)) value, by cuDNN on a GPU where it can.
 
     Args:
       query: [B, T, N, H].
-      key: [B, S, K, H], and likewise value.
+      source: keys and values.
       mask: bool, broadcast to [B, N, T, S], or None.
       causal: query t sees keys 0 to t.
 
     Returns:
       [B, T, N, H].
     """
+    if query.shape[1] == 1 and not causal:
+        return attend_one(query, source, mask)
+    key, value = (x.swapaxes(1, 2) for x in source)  # [B, S, K, H]
     implementation: Literal["cudnn"] | None = None
     if jax.default_backend() == "gpu":
         if reason := no_cudnn(query.dtype, query.shape[-1]):
@@ -167,6 +174,19 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array |
         else:
             implementation = "cudnn"
     return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal, implementation=implementation)
+
+
+def attend_one(query: jax.Array, source: KeyValues, mask: jax.Array | None) -> jax.Array:
+    """Likewise for one query each, [B, 1, N, H], as when decoding: reads keys and values once, where they lie."""
+    batch, _, num_heads, width = query.shape
+    num_kv_heads = source.key.shape[1]
+    query = query.reshape(batch, num_kv_heads, num_heads // num_kv_heads, width)  # [B, K, N / K, H]
+    scores = jnp.einsum("bkgh,bksh->bkgs", query, source.key, preferred_element_type=jnp.float32) / math.sqrt(width)
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (batch, num_heads, 1, scores.shape[-1])).reshape(scores.shape)
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores).astype(query.dtype)
+    return jnp.einsum("bkgs,bksh->bkgh", weights, source.value).reshape(batch, 1, num_heads, width)
 
 
 def no_cudnn(dtype: Dtype, head_dim: int) -> str:

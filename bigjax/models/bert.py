@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP
 from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.tied import tied_logits
 
 SHARDING = (
     (r"(query|key|value|up)/kernel", P("fsdp", "tensor")),
@@ -193,4 +194,4 @@ class MaskedLMHead(nnx.Module):
     def __call__(self, x: jax.Array, embedding: nnx.Embed) -> jax.Array:
         """[B, T, D] to [B, T, V]."""
         x = self.norm(nnx.gelu(self.transform(x), approximate=False))
-        return embedding.attend(x) + self.bias.astype(x.dtype)
+        return tied_logits(x, embedding) + self.bias.astype(x.dtype)

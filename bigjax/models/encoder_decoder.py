@@ -13,6 +13,7 @@ from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
+from bigjax.models.tied import tied_logits
 
 
 class Source(NamedTuple):
@@ -157,7 +158,7 @@ class EncoderDecoder(nnx.Module):
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[B, T, D] to [B, T, V]."""
-        return self.embedding.attend(x)
+        return tied_logits(x, self.embedding)
 
 
 class EncoderBlock(nnx.Module):

@@ -12,6 +12,7 @@ from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.rotary import rotary_frequencies
+from bigjax.models.tied import tied_logits
 
 SHARDING = (
     (r"(query|key|value|up|gate)/kernel", P("fsdp", "tensor")),
@@ -208,7 +209,7 @@ class GPT(nnx.Module):
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[B, T, D] to [B, T, V]."""
-        return self.embedding.attend(x) if self.head is None else self.head(x)
+        return tied_logits(x, self.embedding) if self.head is None else self.head(x)
 
     def start_decoding(self, batch_size: int, length: int) -> Decoding:
         """An empty carry with room for `length` tokens.

@@ -7,6 +7,7 @@ from flax.typing import Dtype
 
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.recurrent import Carry, Cell, Recurrent
+from bigjax.models.tied import tied_logits
 
 
 class RNN(nnx.Module):
@@ -136,7 +137,7 @@ class RNN(nnx.Module):
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[B, T, D] to [B, T, V]."""
-        return self.embedding.attend(x) if self.head is None else self.head(x)
+        return tied_logits(x, self.embedding) if self.head is None else self.head(x)
 
     def initial_carry(self, batch_size: int) -> list[Carry]:
         """Zero state for `batch_size` rows."""

@@ -13,6 +13,7 @@ from flax.typing import Dtype
 from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.sinusoids import sinusoids
+from bigjax.models.tied import tied_logits
 
 
 class Decoding(NamedTuple):
@@ -154,7 +155,7 @@ class Whisper(nnx.Module):
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[B, T, D] to [B, T, V]."""
-        return self.embedding.attend(x)
+        return tied_logits(x, self.embedding)
 
 
 class Encoder(nnx.Module):
