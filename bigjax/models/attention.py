@@ -169,7 +169,8 @@ def attend(query: jax.Array, source: KeyValues, mask: jax.Array | None, causal: 
     key, value = (x.swapaxes(1, 2) for x in source)  # [B, S, K, H]
     implementation: Literal["cudnn"] | None = None
     if jax.default_backend() == "gpu":
-        if reason := no_cudnn(query.dtype, query.shape[-1]):
+        capability = float(jax.devices()[0].compute_capability)
+        if reason := no_cudnn(query, key, mask is not None, capability):
             warn_of_fallback(reason)
         else:
             implementation = "cudnn"
@@ -189,12 +190,17 @@ def attend_one(query: jax.Array, source: KeyValues, mask: jax.Array | None) -> j
     return jnp.einsum("bkgs,bksh->bkgh", weights, source.value).reshape(batch, 1, num_heads, width)
 
 
-def no_cudnn(dtype: Dtype, head_dim: int) -> str:
-    """Why cuDNN's attention cannot be used; empty where it can."""
-    if dtype not in (jnp.bfloat16, jnp.float16):
-        return f"it computes in bfloat16 or float16, not {jnp.dtype(dtype).name} (train.precision)"
-    if head_dim % 8 or head_dim > 128:
-        return f"its heads are a multiple of 8 and at most 128 wide, not {head_dim}"
+def no_cudnn(query: jax.Array, key: jax.Array, masked: bool, capability: float) -> str:
+    """Why cuDNN's attention cannot be used on a GPU of this compute capability; empty where it can."""
+    length, source_length, width = query.shape[1], key.shape[1], query.shape[-1]
+    if capability < 8:
+        return f"it needs a GPU of compute capability 8.0, not {capability}"
+    if query.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"it computes in bfloat16 or float16, not {query.dtype.name} (train.precision)"
+    if width % 8 or width > 128:
+        return f"its heads are a multiple of 8 and at most 128 wide, not {width}"
+    if masked and (length % 2 or source_length % 2):
+        return f"with a mask its lengths are even, not {length} and {source_length}"
     return ""
 
 

@@ -106,12 +106,13 @@ def test_attention_equals_a_float64_reference(num_kv_heads, rope_theta, options)
     np.testing.assert_allclose(attended(model, jnp.float32(x)), expected, atol=1e-5)
 
 
-def test_cross_attention_with_padding_equals_a_float64_reference():
+@pytest.mark.parametrize("length", [7, 1])
+def test_cross_attention_with_padding_equals_a_float64_reference(length):
     model = randomised(build())
     rng = np.random.default_rng(0)
-    x, source = rng.normal(size=(2, 7, 12)), rng.normal(size=(2, 5, 12))
+    x, source = rng.normal(size=(2, length, 12)), rng.normal(size=(2, 5, 12))
     real = np.arange(5) < np.array([3, 5])[:, None]  # [B, S]
-    expected = reference(parameters(model), x, 6, 2, source=source, mask=np.repeat(real[:, None], 7, 1))
+    expected = reference(parameters(model), x, 6, 2, source=source, mask=np.repeat(real[:, None], length, 1))
     call = jax.jit(lambda model, x, source: model(x, source, mask=real[:, None, None])[0])
     np.testing.assert_allclose(call(model, jnp.float32(x), jnp.float32(source)), expected, atol=1e-5)
     remembered = jax.jit(lambda model, x, source: model(x, model.key_values(source), mask=real[:, None, None])[0])
@@ -238,8 +239,21 @@ def test_rotary_scaling_that_is_not_known_is_refused(scaling, words):
         rotary_frequencies(8, 10000.0, scaling)
 
 
-def test_where_cudnn_can_compute():
-    assert no_cudnn(jnp.bfloat16, 64) == ""
-    assert "float32" in no_cudnn(jnp.float32, 64)
-    assert "not 12" in no_cudnn(jnp.bfloat16, 12)
-    assert "not 256" in no_cudnn(jnp.bfloat16, 256)
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"capability": 7.5}, "needs a GPU of compute capability 8.0, not 7.5"),
+        ({"dtype": jnp.float32}, "not float32"),
+        ({"width": 12}, "not 12"),
+        ({"width": 256}, "not 256"),
+        ({"length": 7}, ""),
+        ({"length": 7, "masked": True}, "even, not 7 and 7"),
+        ({"masked": True}, ""),
+    ],
+)
+def test_where_cudnn_can_compute(changes, reason):
+    given = {"length": 8, "width": 64, "dtype": jnp.bfloat16, "masked": False, "capability": 9.0} | changes
+    query = jax.ShapeDtypeStruct((2, given["length"], 4, given["width"]), given["dtype"])
+    found = no_cudnn(query, query, given["masked"], given["capability"])
+    assert reason in found and bool(reason) == bool(found)
