@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
@@ -19,7 +19,7 @@ from bigjax.parallel.mesh import name_of
 from bigjax.pretrained import FAMILIES
 from bigjax.pretrained.mapping import Family, Place, Table
 
-DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": jnp.bfloat16}
 SHARD_BYTES = 5 * 10**9  # transformers' own limit
 
 

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import run_python
@@ -67,10 +68,8 @@ def test_a_config_written_by_us_describes_the_same_model(name, tmp_path):
 
 
 def test_bfloat16_goes_in_and_out_to_the_bit(tmp_path):
-    import ml_dtypes
-
     shutil.copytree(FOLDER / "llama3", tmp_path / "in")
-    tensors = {k: v.astype(ml_dtypes.bfloat16) for k, v in load_file(FOLDER / "llama3" / "model.safetensors").items()}
+    tensors = {k: v.astype(jnp.bfloat16) for k, v in load_file(FOLDER / "llama3" / "model.safetensors").items()}
     save_file(tensors, tmp_path / "in" / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((tmp_path / "in" / "config.json").read_text()) | {"dtype": "bfloat16"}
     (tmp_path / "in" / "config.json").write_text(json.dumps(config))
