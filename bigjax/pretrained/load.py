@@ -1,5 +1,6 @@
 """From a checkpoint folder to a live model."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -165,6 +166,8 @@ def load_weights(folder: Folder, table: Table, targets: Mapping[str, jax.ShapeDt
     """
     places = places_of(folder, table)
     check(places, folder, targets)
+    # The largest first: what a tensor takes while it is copied is then least when most is loaded.
+    places.sort(key=lambda place: -math.prod(folder.shapes[place.theirs]))
     weights = {}
     for place in places:
         tensor = folder.tensor(place.theirs)

@@ -25,9 +25,22 @@ class Checkpoints:
       keep: how many of the newest stay.
       metric: which figure of the metrics given to `save` tells the best.
       higher_is_better: whether more of it is better.
+      many_files: writes each array by itself; otherwise few large files, which take memory until they are whole.
     """
 
-    def __init__(self, directory: Path, keep: int = 1, metric: str = "loss", higher_is_better: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        keep: int = 1,
+        metric: str = "loss",
+        higher_is_better: bool = False,
+        many_files: bool = False,
+    ) -> None:
+        self.context = ocp.Context()
+        if many_files:
+            saving = self.context.array.saving
+            saving.use_ocdbt = saving.use_zarr3 = False
+            saving.storage_options.chunk_byte_size = 2**26
         policies = ocp.training.preservation_policies
         best = policies.BestN(
             n=1,
@@ -47,12 +60,13 @@ class Checkpoints:
 
     def save(self, state: TrainState, metrics: Mapping[str, float] | None) -> None:
         """Begins to write `state`; returns when the arrays are copied. `metrics` are of the same step, or None."""
-        self.orbax.save_async(
-            int(state.step),
-            state,
-            metrics=dict(metrics) if metrics else None,
-            custom_metadata={"sha256": hashes(state)},
-        )
+        with self.context:
+            self.orbax.save_async(
+                int(state.step),
+                state,
+                metrics=dict(metrics) if metrics else None,
+                custom_metadata={"sha256": hashes(state)},
+            )
 
     def restore(self, abstract: TrainState, step: int) -> TrainState:
         """The state of `step`, laid out as `abstract` (ShapeDtypeStructs with shardings) says.
