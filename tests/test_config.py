@@ -22,6 +22,7 @@ from bigjax.errors import UserError, nearest
 from bigjax.training.setup import resolve
 
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+NEEDED = {"finetune_text": f":{ROOT}/tests/fixtures/decoders/gpt2"}  # arguments without which there is no config
 
 
 def config(**sections):
@@ -38,18 +39,18 @@ def config(**sections):
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_resolves_and_survives_json(path):
-    whole = resolve(experiment_config(str(path)))
+    whole = resolve(experiment_config(f"{path}{NEEDED.get(path.stem, '')}"))
     assert whole["experiment"] == path.stem
     assert set(whole) == {"experiment", "seed", *SECTIONS}
     assert resolve(json.loads(json.dumps(whole))) == whole
 
 
-@pytest.mark.parametrize("spec", ["pydoc_gpt.py:llama", "pydoc_lstm.py:gru"])
+@pytest.mark.parametrize("spec", ["pydoc_gpt.py:llama", "pydoc_lstm.py:gru", "text_gpt.py:llama3-8b"])
 def test_every_experiments_argument_resolves(spec):
     plain, other = (resolve(experiment_config(f"{ROOT}/experiments/{s}")) for s in (spec.partition(":")[0], spec))
     changed = differences(plain, other)
     assert changed
-    assert all(line.startswith("model.") for line in changed)
+    assert all(line.startswith(("model.", "optimizer.learning_rate")) for line in changed)
 
 
 def test_every_sweep_resolves():
