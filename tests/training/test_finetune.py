@@ -158,7 +158,7 @@ def test_a_classifier_with_another_head_begins_from_the_features_and_their_stati
         "optimizer": {"name": "sgd", "learning_rate": 0.1},
         "train": TRAIN,
     }
-    model = {"name": "resnet", "depth": 18, "stem": "cifar"}
+    model = {"name": "resnet", "depth": 18, "stem": "cifar", "width": 4}
     old = bigjax.train(sections | {"model": model}, {}, tmp_path / "old", quiet=True)
     new = sections | {"model": model | {"num_classes": 12}, "finetune": {"init_from": str(old.workdir)}}
     with pytest.raises(UserError, match=r"head/\w+ is \(.*10,?\) in .*, but \(.*12,?\) here"):
