@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from bigjax.cache import cache_folder
 from bigjax.config import experiment_config, load_experiment
 from bigjax.errors import UserError, nearest
+from bigjax.pretrained.folder import read_tokenizer
 from bigjax.pretrained.load import checkpoint_config, load_pretrained, stop_tokens
 from bigjax.pretrained.save import save_pretrained
 from bigjax.report import plot_metrics
@@ -80,19 +81,19 @@ class Run:
                 variable.set_value(arrays["/".join(map(str, path))])
         return nnx.merge(graphdef, *parts)
 
-    @property
+    @cached_property
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer that was kept with the run; None where tokens are bytes, or the model has none."""
         file = self.workdir / "tokenizer.json"
-        return Tokenizer.from_file(str(file)) if file.exists() else None
+        return read_tokenizer(file) if file.exists() else None
 
-    @property
+    @cached_property
     def source(self) -> dict[str, Any] | None:
         """The config.json of the checkpoint that the model was imported from, or None."""
         file = Workdir(self.workdir)
         return file.read(SOURCE) if (self.workdir / SOURCE).exists() else None
 
-    @property
+    @cached_property
     def stop(self) -> tuple[int, ...]:
         """The tokens that end a text."""
         return stop_tokens(self.source or {})

@@ -1,5 +1,6 @@
 """Text in, text out: the tokens of a run's own tokenizer around `generate`."""
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -105,6 +106,8 @@ def encode(source: LanguageModel, text: str) -> list[int]:
     """The tokens of a prompt."""
     if not hasattr(source.model, "start_decoding"):
         raise UserError(f"A {type(source.model).__name__} does not generate text.")
+    if "source" in inspect.signature(source.model.start_decoding).parameters:
+        raise UserError(f"A {type(source.model).__name__} writes about a source, and does not go on with a text alone.")
     if not text:
         raise UserError("The prompt is empty: there is nothing to continue.")
     if source.tokenizer is None:

@@ -15,9 +15,9 @@ from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.tied import tied_logits
 
 SHARDING = (
-    (r"(query|key|value|up|gate)/kernel", P("fsdp", "tensor")),
+    (r"(query|key|value|up|gate|head)/kernel", P("fsdp", "tensor")),
     (r"(out|down)/kernel", P("tensor", "fsdp")),
-    (r"(embedding|head)/(embedding|kernel)", P("tensor", "fsdp")),
+    (r"embedding/embedding", P("tensor", "fsdp")),
 )
 
 

@@ -23,12 +23,19 @@ class LoRALinear(nnx.Linear):
     def __init__(self, linear: nnx.Linear, rank: int, alpha: float, *, rngs: nnx.Rngs) -> None:
         zeros = nnx.initializers.zeros
         super().__init__(
-            linear.in_features, linear.out_features, dtype=linear.dtype, kernel_init=zeros, bias_init=zeros, rngs=rngs
+            linear.in_features,
+            linear.out_features,
+            use_bias=linear.bias is not None,
+            dtype=linear.dtype,
+            kernel_init=zeros,
+            bias_init=zeros,
+            rngs=rngs,
         )
         self.kernel, self.bias = linear.kernel, linear.bias
         self.scale = alpha / rank
         *stacked, width, out = linear.kernel.shape
-        init = nnx.initializers.he_uniform(batch_axis=range(len(stacked)))
+        # As the authors' code has it: uniform within 1 / sqrt(in).
+        init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform", batch_axis=range(len(stacked)))
         self.lora_a = nnx.Param(init(rngs.params(), (*stacked, width, rank)))
         self.lora_b = nnx.Param(jnp.zeros((*stacked, rank, out)))
 
@@ -41,7 +48,7 @@ class LoRALinear(nnx.Linear):
     def merged(self) -> nnx.Linear:
         """The plain layer whose kernel includes the correction."""
         correction = jnp.matmul(self.lora_a[...], self.lora_b[...], precision="highest")
-        linear = nnx.Linear(1, 1, dtype=self.dtype, rngs=nnx.Rngs(0))
+        linear = nnx.Linear(1, 1, use_bias=self.bias is not None, dtype=self.dtype, rngs=nnx.Rngs(0))
         linear.in_features, linear.out_features = self.in_features, self.out_features
         linear.kernel = nnx.Param((self.kernel + self.scale * correction).astype(self.kernel.dtype))
         linear.bias = self.bias

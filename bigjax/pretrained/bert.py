@@ -81,7 +81,13 @@ def encoder(prefix: str) -> list[Rule]:
 
 
 def family(
-    architecture: str, head: str, rules: Sequence[Rule], *, prefix: str = "bert.", unused: tuple[str, ...] = ()
+    architecture: str,
+    head: str,
+    rules: Sequence[Rule],
+    *,
+    prefix: str = "bert.",
+    unused: tuple[str, ...] = (),
+    tied: Mapping[str, str] | None = None,
 ) -> Family:
     """The encoder with one head.
 
@@ -91,6 +97,7 @@ def family(
       rules: of what is above the encoder.
       prefix: of the encoder's tensors.
       unused: as `Family` has it; position_ids, which count from 0, are in all old checkpoints.
+      tied: likewise.
     """
 
     def with_head(theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,6 +113,7 @@ def family(
         lambda ours: config(ours) | {"architectures": [architecture]},
         lambda _: [*encoder(prefix), *rules],
         unused=(f"{prefix}embeddings.position_ids", *unused),
+        tied=tied or {},
         prefix=prefix,
     )
 
@@ -139,5 +147,9 @@ BERT_MASKED_LM = family(
         "cls.seq_relationship.weight",  # next sentence prediction, the other half of pre-training
         "cls.seq_relationship.bias",
     ),
+    tied={
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    },
 )
 BERTS = (BERT, BERT_SEQUENCE_CLASSIFICATION, BERT_TOKEN_CLASSIFICATION, BERT_QUESTION_ANSWERING, BERT_MASKED_LM)

@@ -40,6 +40,8 @@ class Folder:
         self.shapes: dict[str, tuple[int, ...]] = {}
         for file in [self.path] if alone else self.shards():
             self.look_into(file)
+        if not alone and "eos_token_id" in (generation := self.optional("generation_config.json")):
+            self.config["eos_token_id"] = generation["eos_token_id"]  # what ends a text: more than config.json may name
         if "architectures" not in self.config:  # torchvision has no config.json, and timm has another kind
             self.config |= torchvision.describe(self.shapes)
 
@@ -50,8 +52,8 @@ class Folder:
             content = json.loads(file.read_text())
         except FileNotFoundError:
             raise UserError(f"{str(self.path)!r} has no {name}, which a Hugging Face checkpoint needs.") from None
-        except ValueError as error:
-            raise UserError(f"{str(file)!r} is not JSON: {error}.") from error
+        except (ValueError, RecursionError, OSError) as error:
+            raise UserError(f"{str(file)!r} cannot be read as JSON: {error}.") from error
         if not isinstance(content, dict):
             raise UserError(f"{str(file)!r} is not a JSON object.")
         return content
@@ -62,8 +64,11 @@ class Folder:
         if whole.exists():
             return [whole]
         if index.exists():
-            files = [self.path / Path(name).name for name in sorted(set(self.read(index.name)["weight_map"].values()))]
-            if missing := [file.name for file in files if not file.exists()]:
+            names = self.read(index.name).get("weight_map")
+            if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+                raise UserError(f"{str(index)!r} has no weight_map from tensors to files.")
+            files = [self.path / Path(name).name for name in sorted(set(names.values()))]
+            if missing := [file.name for file in files if not file.is_file()]:
                 raise UserError(f"{str(self.path)!r} lacks {missing[0]}, a shard that its index names.")
             return files
         if pickled := sorted(file.name for kind in ("*.bin", "*.pth", "*.pt") for file in self.path.glob(kind)):
@@ -90,14 +95,32 @@ class Folder:
         """The checkpoint's own tokenizer, or None where it has none."""
         whole, words, merges = (self.path / name for name in ("tokenizer.json", "vocab.txt", "merges.txt"))
         if whole.exists():
-            return Tokenizer.from_file(str(whole))
-        if words.exists():
-            lower = self.optional("tokenizer_config.json").get("do_lower_case", True)
-            return BertWordPieceTokenizer(str(words), lowercase=lower)._tokenizer
-        if merges.exists():
-            return ByteLevelBPETokenizer(str(self.path / "vocab.json"), str(merges))._tokenizer
+            return read_tokenizer(whole)
+        try:
+            if words.exists():
+                lower = self.optional("tokenizer_config.json").get("do_lower_case", True)
+                return BertWordPieceTokenizer(str(words), lowercase=lower)._tokenizer
+            if merges.exists():
+                return ByteLevelBPETokenizer(str(self.path / "vocab.json"), str(merges))._tokenizer
+        except Exception as error:  # the library raises no narrower class
+            raise UserError(f"The vocabulary of {str(self.path)!r} is damaged: {error}.") from error
         return None
 
     def optional(self, name: str) -> Mapping[str, Any]:
         """A JSON file that may be absent."""
         return self.read(name) if (self.path / name).exists() else {}
+
+
+def read_tokenizer(file: Path) -> Tokenizer:
+    """A tokenizer.json, without the padding and truncation that it may have been saved with.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises no narrower class
+        raise UserError(f"{str(file)!r} is no tokenizer: {error}.") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

@@ -43,6 +43,8 @@ def config(model: Mapping[str, Any]) -> dict[str, Any]:
         "embd_pdrop": model["dropout"],
         "resid_pdrop": model["dropout"],
         "attn_pdrop": 0.0,
+        "bos_token_id": None,  # theirs are 50256 unless told
+        "eos_token_id": None,
     }
 
 
@@ -96,5 +98,6 @@ GPT2 = Family(
         "transformer.h.{i}.attn.masked_bias",
         "lm_head.weight",
     ),  # causal masks; tied to wte
+    tied={"lm_head.weight": "transformer.wte.weight"},
     prefix="transformer.",
 )

@@ -15,7 +15,7 @@ def model(config: Mapping[str, Any]) -> dict[str, Any]:
     require(config, "mlp_bias", False)
     require(config, "use_sliding_window", False)
     # transformers 5 keeps theta and scaling together, earlier ones apart.
-    scaling = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    scaling = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
     theta = scaling.pop("rope_theta", None) or config.get("rope_theta", 10000.0)
     scaling.setdefault("rope_type", scaling.pop("type", "default"))
     return {
@@ -50,9 +50,12 @@ def config(model: Mapping[str, Any]) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": model["norm_epsilon"] or 1e-6,
         "tie_word_embeddings": model["tied"],
+        "bos_token_id": None,  # theirs are numbers unless told
+        "eos_token_id": None,
         "attention_bias": False,
         "mlp_bias": False,
         "rope_theta": model["rope_theta"],
+        "rope_scaling": model["rope_scaling"],
         "rope_parameters": {"rope_type": "default", **(model["rope_scaling"] or {}), "rope_theta": model["rope_theta"]},
     }
 
@@ -89,6 +92,7 @@ LLAMA = Family(
     config,
     rules,
     unused=("lm_head.weight", "model.layers.{i}.self_attn.rotary_emb.inv_freq"),  # tied to embed_tokens; a constant
+    tied={"lm_head.weight": "model.embed_tokens.weight"},
     prefix="model.",
 )
 QWEN3 = replace(

@@ -129,13 +129,15 @@ def abstract_model(section: Mapping[str, Any], dtype: Literal["float32", "bfloat
     make = MODELS[section["name"]]
     try:
         return nnx.eval_shape(lambda: make(**kwargs, dtype=DTYPES[dtype], rngs=nnx.Rngs(params=0)))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UserError(f"The checkpoint's config.json: {error}.") from error
 
 
 def family_of(folder: Folder) -> Family:
     """The family of a checkpoint, by the architecture in its config.json."""
     names = folder.config.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{str(folder.path / 'config.json')!r} has architectures={names!r}, which is no list of names.")
     for name in names:
         if name in FAMILIES:
             return FAMILIES[name]
@@ -151,6 +153,8 @@ def model_section(family: Family, folder: Folder) -> dict[str, Any]:
         return {**family.kind, **family.model(folder.config)}
     except KeyError as error:
         raise UserError(f"{str(folder.path / 'config.json')!r} lacks {error}.") from error
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"{str(folder.path / 'config.json')!r} has a value that cannot be: {error}.") from error
 
 
 def load_weights(folder: Folder, table: Table, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
@@ -177,7 +181,18 @@ def load_weights(folder: Folder, table: Table, targets: Mapping[str, jax.ShapeDt
 
 
 def places_of(folder: Folder, table: Table) -> list[Place]:
-    """Where each tensor goes that is used."""
+    """Where each tensor goes that is used.
+
+    Raises:
+      UserError: a tensor has no place, or is not the one that it is tied to.
+    """
+    for name, other in table.family.tied.items():
+        if name in folder.files and table.of_theirs(name) is None:
+            other = next(
+                (one for one in (other, other.removeprefix(table.family.prefix)) if one in folder.files), other
+            )
+            if other in folder.files and not np.array_equal(folder.tensor(name), folder.tensor(other)):
+                raise UserError(f"The tensor {name!r} differs from {other!r}, but config.json says that they are tied.")
     return [place for name in folder.files if (place := table.of_theirs(name)) is not None]
 
 
@@ -188,7 +203,7 @@ def check(places: list[Place], folder: Folder, targets: Mapping[str, jax.ShapeDt
         shape = folder.shapes[place.theirs]
         try:
             arrays = place.layout.into(np.broadcast_to(np.float32(0), shape))  # takes no memory
-        except ValueError as error:
+        except (ValueError, IndexError) as error:
             raise UserError(f"The tensor {place.theirs!r} has shape {shape}, which cannot be: {error}.") from error
         for name, array in zip(place.ours, arrays, strict=True):
             if name not in targets:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class Family:
       config: from `config.model` to their config.
       rules: the table for a `config.model`.
       unused: tensors of theirs that need no place, as patterns like `Rule.theirs`.
+      tied: those of them that are another tensor again, with its name.
       prefix: what their names lack when the model without its head was saved.
     """
 
@@ -68,6 +69,7 @@ class Family:
     config: Callable[[Mapping[str, Any]], dict[str, Any]]
     rules: Callable[[Mapping[str, Any]], Sequence[Rule]]
     unused: tuple[str, ...] = ()
+    tied: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
 
 

@@ -96,5 +96,6 @@ WHISPER = Family(
     config,
     rules,
     unused=("proj_out.weight",),  # tied to embed_tokens
+    tied={"proj_out.weight": "model.decoder.embed_tokens.weight"},
     prefix="model.",
 )

@@ -72,7 +72,7 @@ def learning(model: nnx.Module, options: FinetuneOptions) -> Tree:
         name = name_of(path)
         if options.freeze is not None and re.search(options.freeze, name):
             return False
-        new = bool(options.replace and re.search(options.replace, name))
+        new = options.replace is not None and re.search(options.replace, name) is not None
         return options.lora_layers is None or "/lora_" in name or new
 
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
@@ -121,16 +121,26 @@ def stored(path: str) -> Arrays:
 def fitted(arrays: Arrays, targets: Mapping[str, jax.Array], options: FinetuneOptions) -> dict[str, jax.Array]:
     """For each of our arrays that does not begin anew, the one that was stored, in its dtype and sharding."""
 
-    def stays(name: str) -> bool:
-        return bool(options.replace and re.search(options.replace, name)) or "/lora_" in name
+    corrected = any("/lora_" in name for name in arrays)  # then the corrections go on, too
+
+    def anew(*names: str) -> bool:
+        replaced = options.replace is not None and any(re.search(options.replace, name) for name in names)
+        return replaced or ("/lora_" in names[0] and not corrected)
 
     # Layers may be stacked on one side and not on the other.
-    parts = {name: layer_names(name, target.shape) for name, target in targets.items() if not stays(name)}
+    parts = {name: layer_names(name, target.shape) for name, target in targets.items()}
+    known = {*arrays, *parts, *(part for some in parts.values() for part in some)}
+    if options.replace is not None and not any(re.search(options.replace, name) for name in known):
+        raise UserError(f"config.finetune.replace={options.replace!r} is found in no array's name.")
+    left = {part for name, some in parts.items() if anew(name, *some) for part in some}
+    parts = {name: some for name, some in parts.items() if not anew(name, *some)}
     wanted = {part for some in parts.values() for part in some}
     hint = "config.finetune.replace says, as a regular expression, which arrays begin anew or are left out"
     if missing := sorted(wanted - arrays.keys()):
         raise UserError(f"{options.init_from} lacks {listed(missing)} of the model; {hint}.")
-    if unused := sorted(name for name in arrays.keys() - wanted if not stays(name)):
+    if unused := sorted(name for name in arrays.keys() - wanted - left if not anew(name)):
+        if any("/lora_" in name for name in unused):
+            hint = "bigjax export merges the corrections of LoRA into the weights of a checkpoint to begin from"
         raise UserError(f"The model lacks {listed(unused)} of {options.init_from}; {hint}.")
     loaded = {}
     for name, names in parts.items():

@@ -29,9 +29,11 @@ def names(model):
     return {"/".join(map(str, path)): variable.shape for path, variable in nnx.to_flat_state(nnx.state(model))}
 
 
-@pytest.mark.parametrize("scan_layers", [False, True])
-def test_begins_as_the_model_that_it_adapts_and_merges_into_its_arrays(scan_layers):
-    plain = gpt(scan_layers=scan_layers)
+@pytest.mark.parametrize(
+    "options", [{}, {"scan_layers": True}, {"use_bias": False, "mlp": "swiglu"}], ids=["plain", "scanned", "no biases"]
+)
+def test_begins_as_the_model_that_it_adapts_and_merges_into_its_arrays(options):
+    plain = gpt(**options)
     adapted = add_lora(plain, "query|down", 2, 5.0, rngs=nnx.Rngs(params=2))
     same_bits(adapted(TOKENS)[0], plain(TOKENS)[0])
     adapted = moved(adapted)

@@ -14,7 +14,6 @@ from bigjax.training.checkpoint import Checkpoints, flatten
 from bigjax.training.setup import resolve, set_up
 
 GPT_MODEL = {"name": "gpt", "vocab_size": 256, "context": 8, "d_model": 16, "num_layers": 2, "num_heads": 2}
-CNN_MODEL = {"name": "resnet", "depth": 18, "stem": "cifar", "widths": (4, 4, 4, 4)}
 TRAIN = {"steps": 3, "batch_size": 4, "log_every": 0, "eval_every": 0, "checkpoint_every": 0}
 
 
@@ -116,6 +115,19 @@ def test_lora_learns_what_begins_anew_too(first, tune):
     assert moved == {"norm/scale", "norm/bias"}
 
 
+def test_corrections_go_on_or_are_refused_but_never_lost(tune):
+    lora = {"lora_layers": "query|up", "lora_rank": 2}
+    one = tune("one", **lora)
+    again = tune("again", init_from=str(one.workdir), **lora)
+    before, after = arrays(one), arrays(again)
+    assert before.keys() == after.keys()
+    for name in before:
+        assert np.array_equal(before[name], after[name]) == ("/lora_" not in name), name
+        close(after[name], before[name], atol=0.05)  # three more steps of 0.01, not from zero
+    with pytest.raises(UserError, match=r"The model lacks .*/lora_a.* bigjax export merges the corrections"):
+        tune("plain", init_from=str(one.workdir))
+
+
 def test_resuming_does_not_need_what_the_run_began_from(text, tmp_path):
     source = bigjax.train(config(text), workdir=tmp_path / "source", quiet=True)
     sections = {"finetune": {"init_from": str(source.workdir)}}
@@ -134,6 +146,7 @@ def test_resuming_does_not_need_what_the_run_began_from(text, tmp_path):
     ("options", "message"),
     [
         ({"freeze": "attn"}, "config.finetune.freeze='attn' is found in no parameter's name"),
+        ({"replace": "haed"}, "config.finetune.replace='haed' is found in no array's name"),
         ({"freeze": ""}, "leaves no parameter to learn"),
         ({"freeze": "("}, "config.finetune: freeze is no regular expression"),
         ({"lora_layers": "conv"}, "no linear layer is called 'conv'; the model's are down, key, out, query, up, value"),
