@@ -86,6 +86,8 @@ def stream(
     every: int = 1,
 ) -> Iterator[list[list[int]]]:
     """As `generate`, but yields the tokens so far after each `every` of them."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"a seed is from 0 to 2**32 - 1, not {seed}")
     tokens, lengths = padded(prompts)
     state = begin(model, tokens, lengths, num_tokens, source)
     key, ends = jax.random.key(seed), jnp.array(stop, jnp.int32)

@@ -1,5 +1,6 @@
 """How the next token is chosen from its logits."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -26,13 +27,13 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not (self.temperature == 0 or 1e-30 < self.temperature < math.inf):
             raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
         if self.top_k < 0:
             raise ValueError(f"top_k must be 0 or more, not {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
-        if self.repetition_penalty <= 0:
+        if not 0 < self.repetition_penalty < math.inf:
             raise ValueError(f"repetition_penalty must be positive, not {self.repetition_penalty}")
 
 

@@ -1,5 +1,6 @@
 """BERT: a bidirectional encoder of tokens, with the heads that its paper pre-trains and fine-tunes."""
 
+import typing
 from typing import Any, Literal
 
 import jax
@@ -10,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP
-from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.tied import tied_logits
 
 SHARDING = (
@@ -18,6 +19,8 @@ SHARDING = (
     (r"(out|down)/kernel", P("tensor", "fsdp")),
     (r"embedding/embedding", P("tensor", "fsdp")),
 )
+
+Head = Literal["pooler", "sequence_classification", "token_classification", "question_answering", "masked_lm"]
 
 
 class BERT(nnx.Module):
@@ -50,9 +53,7 @@ class BERT(nnx.Module):
         num_heads: int = 12,
         d_ff: int | None = None,
         num_types: int = 2,
-        head: Literal[
-            "pooler", "sequence_classification", "token_classification", "question_answering", "masked_lm"
-        ] = "pooler",
+        head: Head = "pooler",
         num_classes: int | None = None,
         norm_epsilon: float = 1e-12,
         dropout: float = 0.1,
@@ -63,6 +64,8 @@ class BERT(nnx.Module):
         check_sizes(vocab_size=vocab_size, context=context, d_model=d_model, num_layers=num_layers, d_ff=d_ff)
         check_sizes(num_heads=num_heads, num_types=num_types, num_classes=num_classes)
         check_dropout(dropout)
+        check_positive(norm_epsilon=norm_epsilon)
+        check_choice("head", head, typing.get_args(Head))
         if head.endswith("classification") != (num_classes is not None):
             raise ValueError(f"num_classes is for the classification heads, and head={head!r} has {num_classes}")
         init = nnx.initializers.truncated_normal(0.02)

@@ -10,6 +10,13 @@ def check_sizes(**sizes: int | None) -> None:
             raise ValueError(f"{name} must be positive, not {size}")
 
 
+def check_positive(**numbers: float) -> None:
+    """Raises ValueError unless each is a number above 0."""
+    for name, number in numbers.items():
+        if not isinstance(number, int | float) or not 0 < number < float("inf"):
+            raise ValueError(f"{name} must be a number above 0, not {number!r}")
+
+
 def check_dropout(rate: float, name: str = "dropout") -> None:
     """Raises ValueError unless a dropout rate is at least 0 and below 1."""
     if not 0 <= rate < 1:

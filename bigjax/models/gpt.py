@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, Block
-from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.tied import tied_logits
 
@@ -86,6 +86,11 @@ class GPT(nnx.Module):
         check_sizes(vocab_size=vocab_size, context=context, d_model=d_model, num_layers=num_layers, d_ff=d_ff)
         check_sizes(num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim)
         check_dropout(dropout)
+        check_choice("positions", positions, ("learned", "rotary"))
+        check_choice("norm", norm, ("layernorm", "rmsnorm"))
+        check_choice("mlp", mlp, ("gelu", "swiglu"))
+        if positions == "learned" and rope_scaling is not None:
+            raise ValueError("rope_scaling is for rotary positions, and positions are learned")
         normal = nnx.initializers.normal
         self.context = context
         self.num_layers = num_layers
@@ -97,7 +102,8 @@ class GPT(nnx.Module):
         )
         width = head_dim or d_model // num_heads
         frequencies = rotary_frequencies(width, rope_theta, rope_scaling) if rotary else None
-        epsilon = norm_epsilon or (1e-6 if norm == "rmsnorm" else 1e-5)
+        epsilon = (1e-6 if norm == "rmsnorm" else 1e-5) if norm_epsilon is None else norm_epsilon
+        check_positive(norm_epsilon=epsilon, rope_theta=rope_theta)
 
         def make_norm(rngs: nnx.Rngs) -> nnx.Module:
             if norm == "rmsnorm":

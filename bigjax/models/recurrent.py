@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
-from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.checks import check_choice, check_dropout, check_sizes
 
 Carry = tuple[jax.Array, ...]  # one layer's state, [B, D] each: (h, c) of an LSTM, (h,) of the others
 
@@ -205,6 +205,7 @@ class Recurrent(nnx.List):
         rngs: nnx.Rngs,
     ) -> None:
         check_sizes(in_features=in_features, features=features, num_layers=num_layers, out_features=out_features)
+        check_choice("cell", cell, CELLS)
         check_dropout(dropout)
         check_dropout(weight_dropout, "weight_dropout")
         super().__init__()

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP, Block
-from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 
 SHARDING = (
     (r"(query|key|value|up)/kernel", P("fsdp", "tensor")),
@@ -58,6 +58,8 @@ class ViT(nnx.Module):
         check_sizes(num_classes=num_classes, patch_size=patch_size, d_model=d_model, num_layers=num_layers, d_ff=d_ff)
         check_sizes(num_heads=num_heads)
         check_dropout(dropout)
+        check_positive(norm_epsilon=norm_epsilon)
+        check_choice("pool", pool, ("cls", "mean"))
         if height % patch_size or width % patch_size:
             raise ValueError(f"image height and width must divide by patch_size={patch_size}, not {height}x{width}")
         init = nnx.initializers.xavier_uniform()

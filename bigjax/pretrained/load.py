@@ -188,9 +188,8 @@ def places_of(folder: Folder, table: Table) -> list[Place]:
     """
     for name, other in table.family.tied.items():
         if name in folder.files and table.of_theirs(name) is None:
-            other = next(
-                (one for one in (other, other.removeprefix(table.family.prefix)) if one in folder.files), other
-            )
+            if other not in folder.files:
+                other = other.removeprefix(table.family.prefix)
             if other in folder.files and not np.array_equal(folder.tensor(name), folder.tensor(other)):
                 raise UserError(f"The tensor {name!r} differs from {other!r}, but config.json says that they are tied.")
     return [place for name in folder.files if (place := table.of_theirs(name)) is not None]
