@@ -20,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bigjax: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("bigjax: interrupted; the same command with the same --workdir goes on.", file=sys.stderr)
+        goes_on = "; the same command with the same --workdir goes on" if "config" in arguments else ""
+        print(f"bigjax: interrupted{goes_on}.", file=sys.stderr)
         return 130
     return 0
 

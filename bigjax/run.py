@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from bigjax.cache import cache_folder
 from bigjax.config import experiment_config, load_experiment
 from bigjax.errors import UserError, nearest
+from bigjax.folders import new_folder
 from bigjax.pretrained.folder import read_tokenizer
 from bigjax.pretrained.load import checkpoint_config, load_pretrained, stop_tokens
 from bigjax.pretrained.save import save_pretrained
@@ -182,22 +183,20 @@ def import_checkpoint(path: str | Path, workdir: str | Path) -> Run:
     Raises:
       UserError: the checkpoint cannot be read (see `load_pretrained`), or `workdir` is not empty.
     """
-    folder = Workdir(Path(workdir))
-    if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-        raise UserError(f"--workdir={workdir} is not empty; choose a new folder to import into.")
-    loaded = load_pretrained(path)
-    _, *state = nnx.split(loaded.model, nnx.Param, ...)
-    params, statistics = map(nnx.to_pure_dict, state)
-    folder.write("config.json", {"experiment": Path(path).resolve().name, "model": loaded.config})
-    folder.write(SOURCE, loaded.source)
-    if loaded.tokenizer is not None:
-        folder.write("tokenizer.json", loaded.tokenizer.to_str())
-    checkpoints = Checkpoints(folder.checkpoints, many_files=True)
-    checkpoints.save(TrainState(jnp.int32(0), jnp.uint32(0), params, statistics, (), {}, None), None)
-    checkpoints.close()
-    result = {"status": "imported", "step": 0, "metrics": {}, "params_sha256": params_sha256(params)}
-    folder.write("result.json", result)
-    return Run(folder.path)
+    with new_folder(workdir) as temporary:
+        loaded = load_pretrained(path)
+        folder = Workdir(temporary)
+        params, statistics = map(nnx.to_pure_dict, nnx.state(loaded.model, nnx.Param, ...))
+        folder.write("config.json", {"experiment": Path(path).resolve().name, "model": loaded.config})
+        folder.write(SOURCE, loaded.source)
+        if loaded.tokenizer is not None:
+            folder.write("tokenizer.json", loaded.tokenizer.to_str())
+        checkpoints = Checkpoints(folder.checkpoints, many_files=True)
+        checkpoints.save(TrainState(jnp.int32(0), jnp.uint32(0), params, statistics, (), {}, None), None)
+        checkpoints.close()
+        result = {"status": "imported", "step": 0, "metrics": {}, "params_sha256": params_sha256(params)}
+        folder.write("result.json", result)
+    return Run(workdir)
 
 
 def model_config(path: str | Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from bigjax.errors import UserError
+from bigjax.folders import new_folder
 from bigjax.models.lora import merge_lora
 from bigjax.models.stacked import unstacked
 from bigjax.parallel.mesh import name_of
@@ -43,9 +44,6 @@ def save_pretrained(
     Raises:
       UserError: no family has this model, or the folder is not empty.
     """
-    folder = Path(path)
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{str(folder)!r} is not empty; give a new folder to write to.")
     family = family_for(section, source or {})
     config = dict(source or {"dtype": "float32", **family.config(section)})
     table = Table(family, section)
@@ -55,11 +53,14 @@ def save_pretrained(
     for name in arrays:
         place = table.of_ours(name)
         places[place.theirs] = place
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder, places, arrays, DTYPES[config.get("dtype") or config.get("torch_dtype") or "float32"])
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    if tokenizer is not None:
-        tokenizer.save(str(folder / "tokenizer.json"))
+    name = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
+    if name not in DTYPES:
+        raise UserError(f"The checkpoint's config.json has dtype {name!r}; weights are saved as {', '.join(DTYPES)}.")
+    with new_folder(path) as folder:
+        write(folder, places, arrays, DTYPES[name])
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        if tokenizer is not None:
+            tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def family_for(section: Mapping[str, Any], source: Mapping[str, Any]) -> Family:
