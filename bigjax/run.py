@@ -18,12 +18,13 @@ from bigjax.config import experiment_config, load_experiment
 from bigjax.errors import UserError, nearest
 from bigjax.folders import new_folder
 from bigjax.pretrained.folder import read_tokenizer
-from bigjax.pretrained.load import checkpoint_config, load_pretrained, stop_tokens
+from bigjax.pretrained.load import load_pretrained, stop_tokens
 from bigjax.pretrained.save import save_pretrained
 from bigjax.report import plot_metrics
 from bigjax.training import loop
 from bigjax.training.checkpoint import Checkpoints, params_sha256
 from bigjax.training.evaluate import evaluate as evaluate_split
+from bigjax.training.finetune import model_config as model_config  # for experiments
 from bigjax.training.setup import model_maker, resolve, set_up
 from bigjax.training.state import TrainState
 from bigjax.training.workdir import Workdir
@@ -197,17 +198,6 @@ def import_checkpoint(path: str | Path, workdir: str | Path) -> Run:
         result = {"status": "imported", "step": 0, "metrics": {}, "params_sha256": params_sha256(params)}
         folder.write("result.json", result)
     return Run(workdir)
-
-
-def model_config(path: str | Path) -> dict[str, Any]:
-    """The `config.model` of a run's folder or of a checkpoint, for an experiment that goes on from its weights.
-
-    Raises:
-      UserError: the folder cannot be read, or bigjax does not have its architecture.
-    """
-    if (Path(path) / "checkpoints").is_dir():
-        return Run(path).config["model"]
-    return checkpoint_config(path)
 
 
 def export_checkpoint(workdir: str | Path, path: str | Path) -> None:

@@ -112,6 +112,34 @@ def test_what_cannot_be_imported_or_exported_is_said_in_a_line_and_leaves_nothin
     assert [path.name for path in full.iterdir()] == ["file"]
 
 
+def test_an_import_that_is_interrupted_leaves_the_folder_free(tmp_path, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    arguments = ["import", DECODERS / "gpt2", f"--workdir={tmp_path / 'run'}"]
+    with monkeypatch.context() as patch:
+        patch.setattr("bigjax.run.params_sha256", interrupt)
+        assert typed(capsys, *arguments, code=130) == "bigjax: interrupted.\n"
+    assert not list(tmp_path.iterdir())
+    typed(capsys, *arguments)
+
+
+def test_where_nothing_can_be_written_is_said_in_a_line(text_model, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for target in ("file", "file/below"):
+        for arguments in (
+            ["import", DECODERS / "gpt2", f"--workdir={tmp_path / target}"],
+            ["export", f"--workdir={text_model}", f"--output={tmp_path / target}"],
+        ):
+            assert typed(capsys, *arguments, code=2).count("\n") == 1
+
+
+def test_whisper_does_not_go_on_with_a_text(tmp_path, capsys):
+    typed(capsys, "import", ROOT / "tests/fixtures/whisper", f"--workdir={tmp_path / 'run'}")
+    printed = typed(capsys, "generate", f"--workdir={tmp_path / 'run'}", "--prompt=hello", code=2)
+    assert "A Whisper writes about a source" in printed
+
+
 def test_an_imported_run_has_nothing_to_evaluate(tmp_path, capsys):
     typed(capsys, "import", DECODERS / "gpt2", f"--workdir={tmp_path / 'run'}")
     assert "no data to evaluate on" in typed(capsys, "evaluate", f"--workdir={tmp_path / 'run'}", code=2)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,10 @@ from bigjax.errors import UserError
 from bigjax.models.lora import add_lora
 from bigjax.models.stacked import is_stacked, layer_names, unstacked
 from bigjax.parallel.mesh import name_of
-from bigjax.pretrained.load import checkpoint_arrays, put
+from bigjax.pretrained.load import checkpoint_arrays, checkpoint_config, put
 from bigjax.training.checkpoint import Checkpoints, flatten
 from bigjax.training.state import TrainState, Tree
+from bigjax.training.workdir import Workdir
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,23 @@ def learning(model: nnx.Module, options: FinetuneOptions) -> Tree:
     return mask
 
 
-def begin_from(state: TrainState, options: FinetuneOptions) -> TrainState:
-    """The state of a new model with the weights of `options.init_from`, laid out as it is.
+# What changes the numbers and not the shapes of the arrays.
+SHAPELESS = ("num_heads", "num_kv_heads", "head_dim", "norm_epsilon", "rope_theta", "rope_scaling", "mlp", "pool")
+
+
+def begin_from(state: TrainState, options: FinetuneOptions, section: Mapping[str, Any]) -> TrainState:
+    """The state of a new model with the weights of `options.init_from`, laid out as it is; `section` is `config.model`.
 
     Raises:
       UserError: they cannot be read, or do not fit the model but for what `replace` names.
     """
     if options.init_from is None:
         return state
+    theirs = model_config(options.init_from)
+    for key in ("name", *SHAPELESS):
+        ours, other = section.get(key), theirs.get(key)
+        if ours != other and None not in (ours, other):
+            raise UserError(f"config.model.{key} is {ours!r}, but {options.init_from} was trained with {other!r}.")
     trees = {"params": state.params, "statistics": state.statistics}
     targets = {name: array for tree in trees.values() for name, array in flatten(tree).items()}
     loaded = fitted(stored(options.init_from), targets, options)
@@ -102,6 +113,17 @@ def begin_from(state: TrainState, options: FinetuneOptions) -> TrainState:
     trees = {key: jax.tree_util.tree_map_with_path(replaced, tree) for key, tree in trees.items()}
     ema = jax.tree.map(jnp.copy, trees["params"]) if state.ema else {}
     return state._replace(**trees, ema=ema)
+
+
+def model_config(path: str | Path) -> dict[str, Any]:
+    """The `config.model` of a run's folder or of a checkpoint, for an experiment that goes on from its weights.
+
+    Raises:
+      UserError: the folder cannot be read, or bigjax does not have its architecture.
+    """
+    if (Path(path) / "checkpoints").is_dir():
+        return Workdir(Path(path)).read("config.json")["model"]
+    return checkpoint_config(path)
 
 
 Arrays = Mapping[str, Callable[[], np.ndarray]]  # read when they are called

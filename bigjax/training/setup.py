@@ -147,7 +147,7 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         schedule=schedule,
         steps=steps,
         abstract=abstract,
-        initial_state=lambda: begin_from(jax.jit(first, out_shardings=shardings)(seed), finetune),
+        initial_state=lambda: begin_from(jax.jit(first, out_shardings=shardings)(seed), finetune, config["model"]),
         train_step=jax.jit(
             partial(train_step, program),
             in_shardings=(shardings, rows),

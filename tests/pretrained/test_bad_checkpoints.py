@@ -140,3 +140,24 @@ def test_an_export_of_what_no_architecture_has(tmp_path):
     with pytest.raises(UserError, match=r"No Hugging Face architecture has a model 'gpt' with these options"):
         save_pretrained(tmp_path / "out", given.model, given.config | {"positions": "learned"})
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"hidden_size": "32"}, {"num_hidden_layers": None}, {"rope_parameters": [1]}, {"rms_norm_eps": -1.0}]
+    + [{"architectures": "LlamaForCausalLM"}, {"architectures": [1]}],
+)
+def test_values_of_the_wrong_kind(folder, changes):
+    configured(folder, **changes)
+    refused(folder, "config.json")
+
+
+def test_a_second_output_matrix_where_it_should_be_tied(folder):
+    configured(folder, tie_word_embeddings=True)
+    refused(folder, "'lm_head.weight' differs from 'model.embed_tokens.weight'")
+
+
+@pytest.mark.parametrize("content", ["{}", "nope"])
+def test_a_damaged_tokenizer(folder, content):
+    (folder / "tokenizer.json").write_text(content)
+    refused(folder, "is no tokenizer")

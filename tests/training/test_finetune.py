@@ -151,6 +151,7 @@ def test_resuming_does_not_need_what_the_run_began_from(text, tmp_path):
         ({"freeze": "("}, "config.finetune: freeze is no regular expression"),
         ({"lora_layers": "conv"}, "no linear layer is called 'conv'; the model's are down, key, out, query, up, value"),
         ({"lora_layers": "key", "lora_rank": 0}, "config.finetune: a rank must be positive"),
+        ({"changes": {"num_heads": 4}}, "config.model.num_heads is 4, but .* was trained with 2"),
         ({"init_from": "nowhere"}, "There is no folder 'nowhere'"),
         ({"changes": {"num_layers": 3}}, r"lacks blocks/2/.* and \d+ more of the model; config.finetune.replace says"),
         ({"changes": {"num_layers": 1}}, r"The model lacks blocks/1/.* of .*; config.finetune.replace says"),
