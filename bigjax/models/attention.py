@@ -98,7 +98,7 @@ class Attention(nnx.Module):
           causal: a position sees itself and those before it.
           positions: int32 [B, T] or [T]; None is 0 to T - 1.
           cache: what to remember the keys and values of `x` in, at `positions`; the queries then look at all of it, as
-            far as their own position. Implies `causal`.
+            far as their own position. Implies `causal`. Positions must be within its length, which nothing checks.
 
         Returns:
           [B, T, D], and the cache with what was added.
@@ -169,7 +169,7 @@ def attend(query: jax.Array, source: KeyValues, mask: jax.Array | None, causal: 
     key, value = (x.swapaxes(1, 2) for x in source)  # [B, S, K, H]
     implementation: Literal["cudnn"] | None = None
     if jax.default_backend() == "gpu":
-        capability = float(jax.devices()[0].compute_capability)
+        capability = jax.devices()[0].compute_capability
         if reason := no_cudnn(query, key, mask is not None, capability):
             warn_of_fallback(reason)
         else:
@@ -190,11 +190,11 @@ def attend_one(query: jax.Array, source: KeyValues, mask: jax.Array | None) -> j
     return jnp.einsum("bkgs,bksh->bkgh", weights, source.value).reshape(batch, 1, num_heads, width)
 
 
-def no_cudnn(query: jax.Array, key: jax.Array, masked: bool, capability: float) -> str:
-    """Why cuDNN's attention cannot be used on a GPU of this compute capability; empty where it can."""
+def no_cudnn(query: jax.Array, key: jax.Array, masked: bool, capability: str) -> str:
+    """Why cuDNN's attention cannot be used on a GPU of this compute capability, such as "9.0"; empty where it can."""
     length, source_length, width = query.shape[1], key.shape[1], query.shape[-1]
-    if capability < 8:
-        return f"it needs a GPU of compute capability 8.0, not {capability}"
+    if capability.startswith("gfx") or float(capability) < 8:  # gfx is AMD's
+        return f"it needs an NVIDIA GPU of compute capability 8.0 or more, not {capability}"
     if query.dtype not in (jnp.bfloat16, jnp.float16):
         return f"it computes in bfloat16 or float16, not {query.dtype.name} (train.precision)"
     if width % 8 or width > 128:

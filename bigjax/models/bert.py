@@ -10,7 +10,7 @@ from flax.typing import Dtype
 from jax.sharding import PartitionSpec as P
 
 from bigjax.models.attention import Attention
-from bigjax.models.blocks import MLP
+from bigjax.models.blocks import MLP, PostNormBlock, over_keys
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.tied import tied_logits
 
@@ -154,27 +154,9 @@ class BERT(nnx.Module):
         x = self.embedding(tokens) + self.positions(jnp.arange(length))
         x = x + self.types(jnp.zeros_like(tokens) if types is None else types)  # [B, T, D]
         x = self.dropout(self.norm(x), deterministic=not train, rngs=rngs)
-        seen = None if mask is None else mask[:, None, None, :]  # [B, 1, 1, S]
         for block in self.blocks:
-            x = block(x, seen, train=train, rngs=rngs)
+            x = block(x, over_keys(mask), train=train, rngs=rngs)
         return x
-
-
-class PostNormBlock(nnx.Module):
-    """Attention and MLP, each added to its input, and the sum normalised."""
-
-    def __init__(
-        self, attention: Attention, norm1: nnx.LayerNorm, mlp: MLP, norm2: nnx.LayerNorm, dropout: float
-    ) -> None:
-        self.attention, self.norm1 = attention, norm1
-        self.mlp, self.norm2 = mlp, norm2
-        self.dropout = nnx.Dropout(dropout)
-
-    def __call__(self, x: jax.Array, mask: jax.Array | None, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        """[B, T, D] to [B, T, D]; `mask` as in `Attention`."""
-        y, _ = self.attention(x, mask=mask)
-        x = self.norm1(x + self.dropout(y, deterministic=not train, rngs=rngs))
-        return self.norm2(x + self.dropout(self.mlp(x), deterministic=not train, rngs=rngs))
 
 
 class MaskedLMHead(nnx.Module):

@@ -1,4 +1,4 @@
-"""What Transformers are made of: the pre-norm block, and the MLP of all."""
+"""What Transformers are made of: blocks, norm before or after, and the MLP of all."""
 
 import math
 from functools import partial
@@ -43,7 +43,32 @@ class Block(nnx.Module):
         return x + self.dropout(self.mlp(self.norm2(x)), deterministic=rngs is None, rngs=rngs), cache
 
 
-def mlp_width(d_model: int, kind: str) -> int:
+class PostNormBlock(nnx.Module):
+    """Attention and MLP, each added to its input, and the sum normalised (Vaswani et al. 2017)."""
+
+    def __init__(self, attention: Attention, norm1: nnx.Module, mlp: "MLP", norm2: nnx.Module, dropout: float) -> None:
+        self.attention, self.norm1 = attention, norm1
+        self.mlp, self.norm2 = mlp, norm2
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None = None, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """[B, T, D] to [B, T, D]; `mask` is as `Attention` takes it."""
+        y, _ = self.attention(x, mask=mask)
+        x = self.norm1(x + self.dropout(y, deterministic=not train, rngs=rngs))
+        return self.norm2(x + self.dropout(self.mlp(x), deterministic=not train, rngs=rngs))
+
+
+def over_keys(mask: jax.Array | None) -> jax.Array | None:
+    """Which positions are real, bool [B, S], as attention takes it, [B, 1, 1, S]."""
+    return None if mask is None else mask[:, None, None, :]
+
+
+Nonlinearity = Literal["gelu", "exact_gelu", "relu", "swiglu"]
+
+
+def mlp_width(d_model: int, kind: Nonlinearity) -> int:
     """The usual width of the MLP: 4 D, or where a gate needs a third matrix, 8 D / 3 rounded up to a multiple of 64."""
     return 64 * math.ceil(d_model / 24) if kind == "swiglu" else 4 * d_model
 
@@ -54,7 +79,7 @@ class MLP(nnx.Module):
     Args:
       d_model: width of input and output, D.
       d_ff: width between; None is the usual one.
-      kind: "gelu" (the tanh approximation), "exact_gelu" (by the error function), or "swiglu" (Shazeer 2020).
+      kind: "gelu" (the tanh approximation), "exact_gelu" (by the error function), "relu", or "swiglu" (Shazeer 2020).
       use_bias: whether the projections have biases.
       kernel_init: initialiser of the projections up.
       out_init: of the projection down.
@@ -65,7 +90,7 @@ class MLP(nnx.Module):
         self,
         d_model: int,
         d_ff: int | None,
-        kind: Literal["gelu", "exact_gelu", "swiglu"],
+        kind: Nonlinearity,
         *,
         use_bias: bool = True,
         kernel_init: nnx.Initializer,
@@ -75,7 +100,7 @@ class MLP(nnx.Module):
     ) -> None:
         if d_ff is None:
             d_ff = mlp_width(d_model, kind)
-        self.approximate = kind == "gelu"
+        self.kind = kind
         linear = partial(nnx.Linear, use_bias=use_bias, dtype=dtype, rngs=rngs)
         self.up = linear(d_model, d_ff, kernel_init=kernel_init)
         self.gate = linear(d_model, d_ff, kernel_init=kernel_init) if kind == "swiglu" else None
@@ -84,5 +109,6 @@ class MLP(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, T, D] to [B, T, D]."""
         up = self.up(x)
-        up = nnx.gelu(up, approximate=self.approximate) if self.gate is None else nnx.silu(self.gate(x)) * up
-        return self.down(up)
+        if self.gate is not None:
+            return self.down(nnx.silu(self.gate(x)) * up)
+        return self.down(nnx.relu(up) if self.kind == "relu" else nnx.gelu(up, approximate=self.kind == "gelu"))

@@ -186,7 +186,12 @@ class RelativeAttention(nnx.Module):
 
         query, key, value = heads(self.query(x)), heads(self.key(x)), heads(self.value(x))  # [B, T, N, H]
         distance = heads(self.distance(positions))  # [2 T - 1, N, H]
-        scores = jnp.einsum("btnh,rnh->bntr", query + self.distance_bias.astype(x.dtype), distance)
+        scores = jnp.einsum(
+            "btnh,rnh->bntr",
+            query + self.distance_bias.astype(x.dtype),
+            distance,
+            preferred_element_type=jnp.float32,
+        )
         bias = shifted(scores) / math.sqrt(query.shape[-1])
         query = query + self.content_bias.astype(x.dtype)
         y = jax.nn.dot_product_attention(query, key, value, bias, mask[:, None, None, :])

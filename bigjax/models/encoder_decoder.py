@@ -10,6 +10,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.attention import Attention, KeyValues
+from bigjax.models.blocks import MLP, PostNormBlock, over_keys
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
@@ -71,7 +72,7 @@ class EncoderDecoder(nnx.Module):
         init = nnx.initializers.normal(d_model**-0.5)
         self.embedding = nnx.Embed(vocab_size, d_model, dtype=dtype, embedding_init=init, rngs=rngs)
         sizes = (d_model, num_heads, d_ff, dropout)
-        self.encoder = nnx.List(EncoderBlock(*sizes, dtype=dtype, rngs=rngs) for _ in range(num_layers))
+        self.encoder = nnx.List(make_encoder_block(*sizes, dtype=dtype, rngs=rngs) for _ in range(num_layers))
         self.decoder = nnx.List(DecoderBlock(*sizes, dtype=dtype, rngs=rngs) for _ in range(num_layers))
         self.dropout = nnx.Dropout(dropout)
 
@@ -107,7 +108,7 @@ class EncoderDecoder(nnx.Module):
         """What the decoder looks at, [B, S, D], of a source int32 [B, S] with its mask, bool [B, S] or None."""
         x = self.embed(source, jnp.arange(source.shape[1]), train=train, rngs=rngs)
         for block in self.encoder:
-            x = block(x, mask, train=train, rngs=rngs)
+            x = block(x, over_keys(mask), train=train, rngs=rngs)
         return x
 
     def sources(self, encoded: jax.Array) -> list[KeyValues]:
@@ -161,39 +162,18 @@ class EncoderDecoder(nnx.Module):
         return tied_logits(x, self.embedding)
 
 
-class EncoderBlock(nnx.Module):
-    """Self-attention and a feed-forward layer; each is added to its input and the sum normalised."""
-
-    def __init__(
-        self, d_model: int, num_heads: int, d_ff: int, dropout: float, *, dtype: Dtype, rngs: nnx.Rngs
-    ) -> None:
-        self.attention = make_attention(d_model, num_heads, dtype, rngs)
-        self.attention_norm = make_norm(d_model, dtype, rngs)
-        self.mlp = FeedForward(d_model, d_ff, dtype=dtype, rngs=rngs)
-        self.mlp_norm = make_norm(d_model, dtype, rngs)
-        self.dropout = nnx.Dropout(dropout)
-
-    def __call__(
-        self, x: jax.Array, mask: jax.Array | None, *, train: bool = False, rngs: nnx.Rngs | None = None
-    ) -> jax.Array:
-        """[B, S, D] to [B, S, D]; what the mask, bool [B, S] or None, has false is not looked at."""
-        y, _ = self.attention(x, mask=over_keys(mask))
-        x = self.attention_norm(x + self.dropout(y, deterministic=not train, rngs=rngs))
-        return self.mlp_norm(x + self.dropout(self.mlp(x), deterministic=not train, rngs=rngs))
-
-
 class DecoderBlock(nnx.Module):
-    """As the encoder's, but causal, and with attention to the source in between."""
+    """As the encoder's `PostNormBlock`, but causal, and with attention to the source in between."""
 
     def __init__(
         self, d_model: int, num_heads: int, d_ff: int, dropout: float, *, dtype: Dtype, rngs: nnx.Rngs
     ) -> None:
         self.attention = make_attention(d_model, num_heads, dtype, rngs)
-        self.attention_norm = make_norm(d_model, dtype, rngs)
+        self.norm1 = make_norm(d_model, dtype, rngs)
         self.cross_attention = make_attention(d_model, num_heads, dtype, rngs)
-        self.cross_attention_norm = make_norm(d_model, dtype, rngs)
-        self.mlp = FeedForward(d_model, d_ff, dtype=dtype, rngs=rngs)
-        self.mlp_norm = make_norm(d_model, dtype, rngs)
+        self.cross_norm = make_norm(d_model, dtype, rngs)
+        self.mlp = make_mlp(d_model, d_ff, dtype, rngs)
+        self.norm2 = make_norm(d_model, dtype, rngs)
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(
@@ -209,22 +189,10 @@ class DecoderBlock(nnx.Module):
     ) -> tuple[jax.Array, KeyValues | None]:
         """[B, T, D] to [B, T, D], and the cache with what was added; see `Attention`."""
         y, cache = self.attention(x, causal=True, positions=positions, cache=cache)
-        x = self.attention_norm(x + self.dropout(y, deterministic=not train, rngs=rngs))
+        x = self.norm1(x + self.dropout(y, deterministic=not train, rngs=rngs))
         y, _ = self.cross_attention(x, source, mask=over_keys(source_mask))
-        x = self.cross_attention_norm(x + self.dropout(y, deterministic=not train, rngs=rngs))
-        return self.mlp_norm(x + self.dropout(self.mlp(x), deterministic=not train, rngs=rngs)), cache
-
-
-class FeedForward(nnx.Module):
-    """Up, ReLU, down."""
-
-    def __init__(self, d_model: int, d_ff: int, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
-        self.up = nnx.Linear(d_model, d_ff, kernel_init=KERNEL_INIT, dtype=dtype, rngs=rngs)
-        self.down = nnx.Linear(d_ff, d_model, kernel_init=KERNEL_INIT, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, T, D] to [B, T, D]."""
-        return self.down(nnx.relu(self.up(x)))
+        x = self.cross_norm(x + self.dropout(y, deterministic=not train, rngs=rngs))
+        return self.norm2(x + self.dropout(self.mlp(x), deterministic=not train, rngs=rngs)), cache
 
 
 KERNEL_INIT = nnx.initializers.glorot_uniform()  # as the paper's authors have it in tensor2tensor
@@ -235,11 +203,20 @@ def make_attention(d_model: int, num_heads: int, dtype: Dtype, rngs: nnx.Rngs) -
     return Attention(d_model, num_heads, kernel_init=KERNEL_INIT, out_init=KERNEL_INIT, dtype=dtype, rngs=rngs)
 
 
+def make_mlp(d_model: int, d_ff: int, dtype: Dtype, rngs: nnx.Rngs) -> MLP:
+    """Up, ReLU, down."""
+    return MLP(d_model, d_ff, "relu", kernel_init=KERNEL_INIT, out_init=KERNEL_INIT, dtype=dtype, rngs=rngs)
+
+
 def make_norm(d_model: int, dtype: Dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """LayerNorm, of a layer's input and output added up."""
     return nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
 
-def over_keys(mask: jax.Array | None) -> jax.Array | None:
-    """A mask of positions, [B, S], as attention takes it."""
-    return None if mask is None else mask[:, None, None, :]
+def make_encoder_block(
+    d_model: int, num_heads: int, d_ff: int, dropout: float, *, dtype: Dtype, rngs: nnx.Rngs
+) -> PostNormBlock:
+    """Attention and MLP."""
+    attention, norm1 = make_attention(d_model, num_heads, dtype, rngs), make_norm(d_model, dtype, rngs)
+    mlp, norm2 = make_mlp(d_model, d_ff, dtype, rngs), make_norm(d_model, dtype, rngs)
+    return PostNormBlock(attention, norm1, mlp, norm2, dropout)

@@ -47,7 +47,9 @@ class MixtureOfExperts(nnx.Module):
             raise ValueError(f"experts_per_token, {experts_per_token}, is more than num_experts, {num_experts}")
         self.experts_per_token = experts_per_token
         self.dtype = dtype
-        self.router = nnx.Linear(d_model, num_experts, use_bias=False, kernel_init=kernel_init, rngs=rngs)
+        self.router = nnx.Linear(
+            d_model, num_experts, use_bias=False, kernel_init=kernel_init, precision="highest", rngs=rngs
+        )
 
         def kernels(n: int, m: int) -> nnx.Param:
             return nnx.Param(

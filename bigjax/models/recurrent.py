@@ -19,6 +19,11 @@ def orthogonal(key: jax.Array, shape: tuple[int, int], dtype: Dtype, out_shardin
     return jnp.concatenate([block(k, (rows, rows), dtype) for k in jax.random.split(key, width // rows)], axis=1)
 
 
+def identity(key: jax.Array, shape: tuple[int, int], dtype: Dtype, out_sharding: Any = None) -> jax.Array:
+    """A [D, D] kernel that hands the state on as it is."""
+    return jnp.eye(*shape, dtype=dtype)
+
+
 def remember(key: jax.Array, shape: tuple[int], dtype: Dtype, out_sharding: Any = None) -> jax.Array:
     """An LSTM's bias of zeros, but ones for the forget gate (Jozefowicz et al. 2015)."""
     return jnp.zeros(shape, dtype).reshape(4, -1).at[1].set(1).reshape(shape)
@@ -40,6 +45,7 @@ class Layer(nnx.Module):
 
     gates: ClassVar[int] = 1
     bias_init: ClassVar[Any] = staticmethod(nnx.initializers.zeros)
+    recurrent_init: ClassVar[Any] = staticmethod(orthogonal)
     recurrent_bias: ClassVar[bool] = False  # a second bias matters only where a gate comes between it and the first
 
     def __init__(
@@ -56,7 +62,12 @@ class Layer(nnx.Module):
         width = self.gates * features
         self.input = nnx.Linear(in_features, width, dtype=dtype, bias_init=self.bias_init, rngs=rngs)
         self.recurrent = Recurrence(
-            features, width, use_bias=self.recurrent_bias, kernel_init=orthogonal, dtype=dtype, rngs=rngs
+            features,
+            width,
+            use_bias=self.recurrent_bias,
+            kernel_init=self.recurrent_init,
+            dtype=dtype,
+            rngs=rngs,
         )
         self.dropout = nnx.Dropout(weight_dropout)
 
@@ -120,8 +131,9 @@ class Elman(Layer):
 
 
 class ElmanReLU(Elman):
-    """Likewise with relu (Le et al. 2015)."""
+    """Likewise with relu, and the identity for a first recurrent kernel (Le et al. 2015)."""
 
+    recurrent_init = staticmethod(identity)
     activation: ClassVar[Any] = staticmethod(nnx.relu)
 
 

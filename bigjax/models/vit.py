@@ -56,7 +56,7 @@ class ViT(nnx.Module):
     ) -> None:
         height, width, depth = image_shape
         check_sizes(num_classes=num_classes, patch_size=patch_size, d_model=d_model, num_layers=num_layers, d_ff=d_ff)
-        check_sizes(num_heads=num_heads)
+        check_sizes(num_heads=num_heads, height=height, width=width, channels=depth)
         check_dropout(dropout)
         check_positive(norm_epsilon=norm_epsilon)
         check_choice("pool", pool, ("cls", "mean"))

@@ -11,6 +11,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.attention import Attention, KeyValues
+from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.sinusoids import sinusoids
 from bigjax.models.tied import tied_logits
@@ -182,9 +183,13 @@ class Encoder(nnx.Module):
         # Not a parameter, for it is not trained, but state, for checkpoints hold it.
         frequencies = np.geomspace(1, 1e-4, d_model // 2)
         self.positions = nnx.Variable(sinusoids(jnp.arange(context), frequencies))
-        self.blocks = nnx.List(
-            EncoderBlock(d_model, num_heads, d_ff, dropout, dtype=dtype, rngs=rngs) for _ in range(num_layers)
-        )
+
+        def block() -> Block:
+            attention, norm1 = make_attention(d_model, num_heads, dtype, rngs), make_norm(d_model, dtype, rngs)
+            mlp, norm2 = make_mlp(d_model, d_ff, dtype, rngs), make_norm(d_model, dtype, rngs)
+            return Block(norm1, attention, norm2, mlp, dropout, causal=False)
+
+        self.blocks = nnx.List(block() for _ in range(num_layers))
         self.norm = make_norm(d_model, dtype, rngs)
         self.dropout = nnx.Dropout(dropout)
 
@@ -196,33 +201,14 @@ class Encoder(nnx.Module):
             raise ValueError(f"a spectrogram of more than {2 * context} frames is longer than the model's context")
         x = x + self.positions[:length].astype(x.dtype)
         x = self.dropout(x, deterministic=not train, rngs=rngs)
-        for block in self.blocks:
-            x = block(x, train=train, rngs=rngs)
+        keys = jax.random.split(rngs.dropout(), len(self.blocks)) if train and rngs is not None else None
+        for i, block in enumerate(self.blocks):
+            x, _ = block(x, key=None if keys is None else keys[i])
         return self.norm(x)
 
 
-class EncoderBlock(nnx.Module):
-    """Attention and MLP, each on a normalised copy of the residual stream and added back to it."""
-
-    def __init__(
-        self, d_model: int, num_heads: int, d_ff: int, dropout: float, *, dtype: Dtype, rngs: nnx.Rngs
-    ) -> None:
-        self.norm1 = make_norm(d_model, dtype, rngs)
-        self.attention = make_attention(d_model, num_heads, dtype, rngs)
-        self.norm2 = make_norm(d_model, dtype, rngs)
-        self.mlp = MLP(d_model, d_ff, dtype=dtype, rngs=rngs)
-        self.dropout = nnx.Dropout(dropout)
-
-    def __call__(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """[B, S, D] to [B, S, D]."""
-        dropout = partial(self.dropout, deterministic=not train, rngs=rngs)
-        y, _ = self.attention(self.norm1(x))
-        x = x + dropout(y)
-        return x + dropout(self.mlp(self.norm2(x)))
-
-
 class DecoderBlock(nnx.Module):
-    """As the encoder's, but causal, and with attention to the sound in between."""
+    """As the encoder's `Block`, but causal, and with attention to the sound in between."""
 
     def __init__(
         self, d_model: int, num_heads: int, d_ff: int, dropout: float, *, dtype: Dtype, rngs: nnx.Rngs
@@ -232,7 +218,7 @@ class DecoderBlock(nnx.Module):
         self.cross_norm = make_norm(d_model, dtype, rngs)
         self.cross_attention = make_attention(d_model, num_heads, dtype, rngs)
         self.norm2 = make_norm(d_model, dtype, rngs)
-        self.mlp = MLP(d_model, d_ff, dtype=dtype, rngs=rngs)
+        self.mlp = make_mlp(d_model, d_ff, dtype, rngs)
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(
@@ -254,18 +240,6 @@ class DecoderBlock(nnx.Module):
         return x + dropout(self.mlp(self.norm2(x))), cache
 
 
-class MLP(nnx.Module):
-    """Up, exact GELU, down."""
-
-    def __init__(self, d_model: int, d_ff: int, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
-        self.up = nnx.Linear(d_model, d_ff, kernel_init=INIT, dtype=dtype, rngs=rngs)
-        self.down = nnx.Linear(d_ff, d_model, kernel_init=INIT, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, T, D] to [B, T, D]."""
-        return self.down(gelu(self.up(x)))
-
-
 INIT = nnx.initializers.normal(0.02)
 gelu = partial(nnx.gelu, approximate=False)
 
@@ -274,6 +248,11 @@ def make_attention(d_model: int, num_heads: int, dtype: Dtype, rngs: nnx.Rngs) -
     """Attention whose keys have no bias: it would add as much to all scores of a query, and softmax take it away."""
     biases = (True, False, True, True)
     return Attention(d_model, num_heads, use_bias=biases, kernel_init=INIT, out_init=INIT, dtype=dtype, rngs=rngs)
+
+
+def make_mlp(d_model: int, d_ff: int, dtype: Dtype, rngs: nnx.Rngs) -> MLP:
+    """Up, exact GELU, down."""
+    return MLP(d_model, d_ff, "exact_gelu", kernel_init=INIT, out_init=INIT, dtype=dtype, rngs=rngs)
 
 
 def make_norm(d_model: int, dtype: Dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:

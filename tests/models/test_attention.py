@@ -243,7 +243,8 @@ def test_rotary_scaling_that_is_not_known_is_refused(scaling, words):
     ("changes", "reason"),
     [
         ({}, ""),
-        ({"capability": 7.5}, "needs a GPU of compute capability 8.0, not 7.5"),
+        ({"capability": "7.5"}, "needs an NVIDIA GPU of compute capability 8.0 or more, not 7.5"),
+        ({"capability": "gfx90a"}, "needs an NVIDIA GPU"),
         ({"dtype": jnp.float32}, "not float32"),
         ({"width": 12}, "not 12"),
         ({"width": 256}, "not 256"),
@@ -253,7 +254,7 @@ def test_rotary_scaling_that_is_not_known_is_refused(scaling, words):
     ],
 )
 def test_where_cudnn_can_compute(changes, reason):
-    given = {"length": 8, "width": 64, "dtype": jnp.bfloat16, "masked": False, "capability": 9.0} | changes
+    given = {"length": 8, "width": 64, "dtype": jnp.bfloat16, "masked": False, "capability": "9.0"} | changes
     query = jax.ShapeDtypeStruct((2, given["length"], 4, given["width"]), given["dtype"])
     found = no_cudnn(query, query, given["masked"], given["capability"])
     assert reason in found and bool(reason) == bool(found)
