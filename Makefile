@@ -22,6 +22,11 @@ bench: $(STAMP)  ## the figures of benchmarks/README.md
 	$(BIN)/python -m benchmarks.loop
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.families
+ifdef PEERS  # a Python with torch and transformers
+	$(BIN)/python -m benchmarks.generation --peers=$(PEERS)
+	$(BIN)/python -m benchmarks.pretrained --peers=$(PEERS)
+endif
 
 # uv where it is installed, otherwise venv and pip; exact versions from the constraints of this Python.
 $(STAMP): pyproject.toml $(wildcard constraints/*.txt)

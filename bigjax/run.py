@@ -17,14 +17,15 @@ from bigjax.cache import cache_folder
 from bigjax.config import experiment_config, load_experiment
 from bigjax.errors import UserError, nearest
 from bigjax.folders import new_folder
-from bigjax.pretrained.folder import read_tokenizer
+from bigjax.pretrained.folder import read_documents, read_tokenizer
 from bigjax.pretrained.load import load_pretrained, stop_tokens
 from bigjax.pretrained.save import save_pretrained
 from bigjax.report import plot_metrics
 from bigjax.training import loop
+from bigjax.training.begin import DOCUMENTS
+from bigjax.training.begin import model_config as model_config  # for experiments
 from bigjax.training.checkpoint import Checkpoints, params_sha256
 from bigjax.training.evaluate import evaluate as evaluate_split
-from bigjax.training.finetune import model_config as model_config  # for experiments
 from bigjax.training.setup import model_maker, resolve, set_up
 from bigjax.training.state import TrainState
 from bigjax.training.workdir import Workdir
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Overrides = Mapping[str, Any]
-SOURCE = "huggingface.json"  # the config.json of an imported checkpoint
 
 
 class Run:
@@ -79,8 +79,12 @@ class Run:
         abstract = nnx.eval_shape(model_maker(self.config), jax.random.key(0))
         graphdef, *parts = nnx.split(abstract, nnx.Param, ...)
         for part, arrays in zip(parts, (weights, statistics), strict=True):
-            for path, variable in nnx.to_flat_state(part):
-                variable.set_value(arrays["/".join(map(str, path))])
+            wanted = {"/".join(map(str, path)): variable for path, variable in nnx.to_flat_state(part)}
+            shapes = ({name: a.shape for name, a in tree.items()} for tree in (wanted, arrays))
+            if different := sorted(name for name, _ in set.symmetric_difference(*(set(s.items()) for s in shapes))):
+                raise UserError(f"{self.workdir}: {different[0]} is not in its checkpoint as its config.json has it.")
+            for name, variable in wanted.items():
+                variable.set_value(arrays[name])
         return nnx.merge(graphdef, *parts)
 
     @cached_property
@@ -90,15 +94,14 @@ class Run:
         return read_tokenizer(file) if file.exists() else None
 
     @cached_property
-    def source(self) -> dict[str, Any] | None:
-        """The config.json of the checkpoint that the model was imported from, or None."""
-        file = Workdir(self.workdir)
-        return file.read(SOURCE) if (self.workdir / SOURCE).exists() else None
+    def documents(self) -> dict[str, str]:
+        """config.json and other files of the checkpoint that the model began as, contents by name; or none."""
+        return read_documents(self.workdir / DOCUMENTS)
 
     @cached_property
     def stop(self) -> tuple[int, ...]:
         """The tokens that end a text."""
-        return stop_tokens(self.source or {})
+        return stop_tokens(self.documents)
 
 
 def train(
@@ -189,7 +192,8 @@ def import_checkpoint(path: str | Path, workdir: str | Path) -> Run:
         folder = Workdir(temporary)
         params, statistics = map(nnx.to_pure_dict, nnx.state(loaded.model, nnx.Param, ...))
         folder.write("config.json", {"experiment": Path(path).resolve().name, "model": loaded.config})
-        folder.write(SOURCE, loaded.source)
+        for name, content in loaded.documents.items():
+            folder.write(f"{DOCUMENTS}/{name}", content)
         if loaded.tokenizer is not None:
             folder.write("tokenizer.json", loaded.tokenizer.to_str())
         checkpoints = Checkpoints(folder.checkpoints, many_files=True)
@@ -207,7 +211,7 @@ def export_checkpoint(workdir: str | Path, path: str | Path) -> None:
       UserError: the run has no checkpoint, no Hugging Face architecture has its model, or `path` is not empty.
     """
     run = Run(workdir)
-    save_pretrained(path, run.model, run.config["model"], source=run.source, tokenizer=run.tokenizer)
+    save_pretrained(path, run.model, run.config["model"], documents=run.documents, tokenizer=run.tokenizer)
 
 
 def read_config(config: str | Mapping[str, Any], overrides: Overrides | None) -> dict[str, Any]:

@@ -106,6 +106,24 @@ def test_a_task_that_the_data_cannot_serve(refused, tmp_path):
     assert "cannot use the data 'pydoc'" in refused("train", f"--config={file}")
 
 
+@pytest.mark.parametrize(
+    ("config", "model", "words"),
+    [
+        (PYDOC, "dict(name='bert', num_layers=1)", "a BERT is no language model, for it takes no carry"),
+        (PYDOC, "dict(name='whisper', num_layers=1)", "a Whisper is no language model"),
+        (DIGITS, "dict(name='gpt', vocab_size=9, context=8, num_layers=1)", "a GPT is no model of images"),
+    ],
+)
+def test_a_model_that_the_task_cannot_train(refused, tmp_path, config, model, words):
+    file = tmp_path / "x.py"
+    text = (
+        f"def get_config(arg=None):\n    config = load({config!r})\n    config['model'] = {model}\n    return config\n"
+    )
+    file.write_text("from bigjax.config import experiment_config as load\n" + text)
+    assert "cannot train the model" in (error := refused("train", f"--config={file}"))
+    assert words in error
+
+
 def test_experiment_files(refused, tmp_path):
     assert "did you mean 'experiments/digits_cnn.py'?" in refused("train", "--config=experiments/digit_cnn.py")
     assert "takes no argument or 'llama', not 'lama'" in refused("train", f"--config={PYDOC}:lama")

@@ -1,6 +1,7 @@
 """`bigjax import`, `export` and `generate`, as they are typed."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -48,6 +49,45 @@ def test_in_and_out_is_the_same_file(name, tmp_path, capsys):
         json.loads((folder / "config.json").read_text()) for folder in (DECODERS / name, tmp_path / "out")
     )
     assert given == written
+
+
+def test_what_else_a_checkpoint_holds_comes_in_and_goes_out(tmp_path, capsys):
+    given = shutil.copytree(DECODERS / "gpt2", tmp_path / "given")
+    others = {
+        "generation_config.json": '{"eos_token_id": [5, 6]}',
+        "tokenizer_config.json": '{ "x": 1}',
+        "merges.txt": "",
+    }
+    others["vocab.json"] = json.dumps({"a": 0})
+    for name, content in others.items():
+        (given / name).write_text(content)
+    (given / "modeling.py").write_text("raise SystemExit")
+    typed(capsys, "import", given, f"--workdir={tmp_path / 'run'}")
+    assert bigjax.load(tmp_path / "run").stop == (5, 6)
+    typed(capsys, "export", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'out'}")
+    for name, content in others.items():
+        assert (tmp_path / "out" / name).read_text() == content
+    assert not (tmp_path / "out" / "modeling.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_layers": 3}, "blocks/1/.* is not in its checkpoint as its config.json has it"),
+        ({"d_ff": 8}, "blocks/0/mlp/.* is not in its checkpoint as its config.json has it"),
+        ({"num_heads": 3}, "num_heads must divide d_model"),
+        ({"name": "gtp"}, "There is no model 'gtp'; did you mean 'gpt'"),
+        ({"width": 3}, "config.model.width"),
+        (None, "is damaged: it is no JSON object"),
+    ],
+)
+def test_a_run_whose_config_is_damaged_is_said_in_a_line(text_model, tmp_path, capsys, changes, message):
+    run = shutil.copytree(text_model, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["model"] |= changes or {}
+    (run / "config.json").write_text(json.dumps([] if changes is None else config))
+    printed = typed(capsys, "export", f"--workdir={run}", f"--output={tmp_path / 'out'}", code=2)
+    assert re.search(message, printed) and printed.count("\n") == 1
 
 
 def test_a_trained_run_is_exported_and_comes_back(text_model, tmp_path, capsys):

@@ -64,7 +64,7 @@ def generate_text(source: LanguageModel, prompts: Sequence[str], options: Option
             texts = generate(source.model, tokens, length, options.sampling, stop=source.stop, seed=options.seed)
     except ValueError as error:
         raise UserError(f"Cannot generate: {error}.") from error
-    return [decode(source, text) for text in texts]
+    return [decode(source, text, prompt) for text, prompt in zip(texts, tokens, strict=True)]
 
 
 def stream_text(source: LanguageModel, prompt: str, options: Options = Options()) -> Iterator[str]:  # noqa: B008
@@ -74,7 +74,7 @@ def stream_text(source: LanguageModel, prompt: str, options: Options = Options()
     length = room(source, tokens, options)
     try:
         for (new,) in stream(source.model, tokens, length, options.sampling, stop=source.stop, seed=options.seed):
-            text = decode(source, new)
+            text = decode(source, new, tokens[0])
             whole = text.rstrip("\N{REPLACEMENT CHARACTER}")  # a character may be spread over several tokens
             yield whole[len(shown) :]
             shown = whole
@@ -95,7 +95,7 @@ def room(source: LanguageModel, prompts: Sequence[Sequence[int]], options: Optio
     if wanted > left or left < 1:
         raise UserError(
             f"The prompt has {longest} tokens and the model's context is {source.model.context}: "
-            f"there is room for {max(left, 0)} more, not {max(wanted, 1)}."
+            f"there is room for {max(left, 0)} more, not {max(wanted, 1)}; shorten the prompt or ask for fewer."
         )
     if wanted < 1 or options.num_beams < 1:
         raise UserError("A text needs at least 1 new token and 1 beam.")
@@ -117,7 +117,11 @@ def encode(source: LanguageModel, text: str) -> list[int]:
     return source.tokenizer.encode(text).ids
 
 
-def decode(source: LanguageModel, tokens: Sequence[int]) -> str:
+def decode(source: LanguageModel, tokens: Sequence[int], prompt: Sequence[int]) -> str:
     """The text of new tokens, without a stop token at their end."""
-    kept: list[Any] = [token for token in tokens if token not in source.stop]
-    return decode_bytes(kept) if source.tokenizer is None else source.tokenizer.decode(kept)
+    kept = [token for token in tokens if token not in source.stop]
+    if source.tokenizer is None:
+        return decode_bytes(kept)
+    # Decoded behind the prompt: some tokenizers drop a space at the beginning.
+    before = source.tokenizer.decode(list(prompt))
+    return source.tokenizer.decode([*prompt, *kept])[len(before) :]

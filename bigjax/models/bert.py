@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP, PostNormBlock, over_keys
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
+from bigjax.models.stacked import make_layers, through_layers
 from bigjax.models.tied import tied_logits
 
 SHARDING = (
@@ -38,6 +39,7 @@ class BERT(nnx.Module):
       num_classes: K, of the two classification heads; the others have none.
       norm_epsilon: of all LayerNorms.
       dropout: rate, on the embedding, on what each block adds, and before the classification heads.
+      scan_layers: the blocks are one stack and compiled once, as in `GPT`.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -57,6 +59,7 @@ class BERT(nnx.Module):
         num_classes: int | None = None,
         norm_epsilon: float = 1e-12,
         dropout: float = 0.1,
+        scan_layers: bool = False,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -71,28 +74,28 @@ class BERT(nnx.Module):
         init = nnx.initializers.truncated_normal(0.02)
         parts: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
 
-        def norm() -> nnx.LayerNorm:
-            return nnx.LayerNorm(d_model, epsilon=norm_epsilon, **parts)
+        def norm(rngs: nnx.Rngs) -> nnx.LayerNorm:
+            return nnx.LayerNorm(d_model, epsilon=norm_epsilon, dtype=dtype, rngs=rngs)
 
-        def block() -> PostNormBlock:
-            attention = Attention(d_model, num_heads, kernel_init=init, out_init=init, **parts)
-            mlp = MLP(d_model, d_ff, "exact_gelu", kernel_init=init, out_init=init, **parts)
-            return PostNormBlock(attention, norm(), mlp, norm(), dropout)
+        def block(rngs: nnx.Rngs) -> PostNormBlock:
+            inits: dict[str, Any] = {"kernel_init": init, "out_init": init, "dtype": dtype, "rngs": rngs}
+            attention, mlp = Attention(d_model, num_heads, **inits), MLP(d_model, d_ff, "exact_gelu", **inits)
+            return PostNormBlock(attention, norm(rngs), mlp, norm(rngs), dropout)
 
         self.context = context
         self.kind = head
         self.embedding = nnx.Embed(vocab_size, d_model, embedding_init=init, **parts)
         self.positions = nnx.Embed(context, d_model, embedding_init=init, **parts)
         self.types = nnx.Embed(num_types, d_model, embedding_init=init, **parts)
-        self.norm = norm()
-        self.blocks = nnx.List(block() for _ in range(num_layers))
+        self.norm = norm(rngs)
+        self.blocks = make_layers(block, num_layers, scan_layers, rngs)
         pooled = head in ("pooler", "sequence_classification")
         self.pooler = nnx.Linear(d_model, d_model, kernel_init=init, **parts) if pooled else None
         self.head: nnx.Module | None
         if head == "pooler":
             self.head = None
         elif head == "masked_lm":
-            self.head = MaskedLMHead(vocab_size, d_model, norm(), kernel_init=init, **parts)
+            self.head = MaskedLMHead(vocab_size, d_model, norm(rngs), kernel_init=init, **parts)
         else:
             self.head = nnx.Linear(d_model, num_classes or 2, kernel_init=init, **parts)
         self.dropout = nnx.Dropout(dropout)
@@ -154,9 +157,8 @@ class BERT(nnx.Module):
         x = self.embedding(tokens) + self.positions(jnp.arange(length))
         x = x + self.types(jnp.zeros_like(tokens) if types is None else types)  # [B, T, D]
         x = self.dropout(self.norm(x), deterministic=not train, rngs=rngs)
-        for block in self.blocks:
-            x = block(x, over_keys(mask), train=train, rngs=rngs)
-        return x
+        seen = over_keys(mask)
+        return through_layers(self.blocks, x, lambda b, x, key: b(x, seen, key), rngs if train else None)
 
 
 class MaskedLMHead(nnx.Module):

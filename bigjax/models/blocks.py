@@ -51,13 +51,12 @@ class PostNormBlock(nnx.Module):
         self.mlp, self.norm2 = mlp, norm2
         self.dropout = nnx.Dropout(dropout)
 
-    def __call__(
-        self, x: jax.Array, mask: jax.Array | None = None, *, train: bool = False, rngs: nnx.Rngs | None = None
-    ) -> jax.Array:
-        """[B, T, D] to [B, T, D]; `mask` is as `Attention` takes it."""
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, key: jax.Array | None = None) -> jax.Array:
+        """[B, T, D] to [B, T, D], with dropout where there is a key for it; `mask` is as `Attention` takes it."""
+        rngs = None if key is None else nnx.Rngs(dropout=key)
         y, _ = self.attention(x, mask=mask)
-        x = self.norm1(x + self.dropout(y, deterministic=not train, rngs=rngs))
-        return self.norm2(x + self.dropout(self.mlp(x), deterministic=not train, rngs=rngs))
+        x = self.norm1(x + self.dropout(y, deterministic=rngs is None, rngs=rngs))
+        return self.norm2(x + self.dropout(self.mlp(x), deterministic=rngs is None, rngs=rngs))
 
 
 def over_keys(mask: jax.Array | None) -> jax.Array | None:

@@ -11,6 +11,7 @@ from flax.typing import Dtype
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
+from bigjax.models.stacked import make_layers, through_layers
 
 
 class Conformer(nnx.Module):
@@ -31,6 +32,7 @@ class Conformer(nnx.Module):
       d_ff: width of the feed-forward modules; None is 4 D.
       kernel_size: frames that the depthwise convolutions see, odd; the paper's 32 has no middle.
       dropout: rate, on what the first block reads, inside the feed-forward modules and on what each module adds.
+      scan_layers: the blocks are one stack and compiled once, as in `GPT`.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -47,6 +49,7 @@ class Conformer(nnx.Module):
         d_ff: int | None = None,
         kernel_size: int = 31,
         dropout: float = 0.1,
+        scan_layers: bool = False,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -63,9 +66,8 @@ class Conformer(nnx.Module):
         d_ff = d_ff or 4 * d_model
         self.frequencies = rotary_frequencies(d_model, 10000.0)
         self.subsampling = Subsampling(num_mels, d_model, dtype=dtype, rngs=rngs)
-        self.blocks = nnx.List(
-            Block(d_model, num_heads, d_ff, kernel_size, dropout, dtype=dtype, rngs=rngs) for _ in range(num_layers)
-        )
+        sizes = (d_model, num_heads, d_ff, kernel_size, dropout)
+        self.blocks = make_layers(lambda rngs: Block(*sizes, dtype=dtype, rngs=rngs), num_layers, scan_layers, rngs)
         self.head = nnx.Linear(d_model, vocab_size, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
 
@@ -86,8 +88,7 @@ class Conformer(nnx.Module):
         mask = real(x, lengths)
         distances = jnp.arange(x.shape[1] - 1, -x.shape[1], -1)
         positions = sinusoids(distances, self.frequencies).astype(x.dtype)  # [2 T - 1, D]
-        for block in self.blocks:
-            x = block(x, positions, mask, train=train, rngs=rngs)
+        x = through_layers(self.blocks, x, lambda b, x, key: b(x, positions, mask, key), rngs if train else None)
         return self.head(x), lengths
 
 
@@ -137,16 +138,18 @@ class Block(nnx.Module):
         x: jax.Array,
         positions: jax.Array,
         mask: jax.Array,
-        *,
-        train: bool = False,
-        rngs: nnx.Rngs | None = None,
+        key: jax.Array | None = None,
     ) -> jax.Array:
-        """[B, T, D] to [B, T, D], given sinusoids of distances [2 T - 1, D] and which frames are real, bool [B, T]."""
-        dropout = partial(self.dropout, deterministic=not train, rngs=rngs)
-        x = x + dropout(self.mlp1(self.norm1(x), train=train, rngs=rngs)) / 2
+        """[B, T, D] to [B, T, D], with dropout where there is a key for it.
+
+        It is given sinusoids of distances [2 T - 1, D] and which frames are real, bool [B, T].
+        """
+        rngs = None if key is None else nnx.Rngs(dropout=key)
+        dropout = partial(self.dropout, deterministic=rngs is None, rngs=rngs)
+        x = x + dropout(self.mlp1(self.norm1(x), rngs)) / 2
         x = x + dropout(self.attention(self.norm2(x), positions, mask))
         x = x + dropout(self.convolution(self.norm3(x), mask))
-        x = x + dropout(self.mlp2(self.norm4(x), train=train, rngs=rngs)) / 2
+        x = x + dropout(self.mlp2(self.norm4(x), rngs)) / 2
         return self.norm(x)
 
 
@@ -158,9 +161,9 @@ class FeedForward(nnx.Module):
         self.down = nnx.Linear(d_ff, d_model, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
 
-    def __call__(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """[B, T, D] to [B, T, D]."""
-        return self.down(self.dropout(nnx.silu(self.up(x)), deterministic=not train, rngs=rngs))
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+        """[B, T, D] to [B, T, D], with dropout where there is randomness for it."""
+        return self.down(self.dropout(nnx.silu(self.up(x)), deterministic=rngs is None, rngs=rngs))
 
 
 class RelativeAttention(nnx.Module):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from bigjax.models.blocks import MLP, PostNormBlock, over_keys
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
+from bigjax.models.stacked import make_layers, through_layers, unstacked_layers
 from bigjax.models.tied import tied_logits
 
 
@@ -45,6 +47,7 @@ class EncoderDecoder(nnx.Module):
       num_heads: heads of each attention.
       d_ff: width of the feed-forward layers.
       dropout: rate, on what the first block reads and on what each layer adds.
+      scan_layers: the blocks are one stack and compiled once, as in `GPT`.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -59,6 +62,7 @@ class EncoderDecoder(nnx.Module):
         num_heads: int = 8,
         d_ff: int = 2048,
         dropout: float = 0.1,
+        scan_layers: bool = False,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -72,8 +76,12 @@ class EncoderDecoder(nnx.Module):
         init = nnx.initializers.normal(d_model**-0.5)
         self.embedding = nnx.Embed(vocab_size, d_model, dtype=dtype, embedding_init=init, rngs=rngs)
         sizes = (d_model, num_heads, d_ff, dropout)
-        self.encoder = nnx.List(make_encoder_block(*sizes, dtype=dtype, rngs=rngs) for _ in range(num_layers))
-        self.decoder = nnx.List(DecoderBlock(*sizes, dtype=dtype, rngs=rngs) for _ in range(num_layers))
+        self.encoder_blocks = make_layers(
+            lambda rngs: make_encoder_block(*sizes, dtype=dtype, rngs=rngs), num_layers, scan_layers, rngs
+        )
+        self.decoder_blocks = make_layers(
+            lambda rngs: DecoderBlock(*sizes, dtype=dtype, rngs=rngs), num_layers, scan_layers, rngs
+        )
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(
@@ -96,24 +104,25 @@ class EncoderDecoder(nnx.Module):
         Returns:
           [B, T, V].
         """
-        sources = self.sources(self.encode(source, source_mask, train=train, rngs=rngs))
+        encoded = self.encode(source, source_mask, train=train, rngs=rngs)
         x = self.embed(target, jnp.arange(target.shape[1]), train=train, rngs=rngs)
-        for block, encoded in zip(self.decoder, sources, strict=True):
-            x, _ = block(x, encoded, source_mask, train=train, rngs=rngs)
-        return self.logits(x)
+
+        def through(block: DecoderBlock, x: jax.Array, key: jax.Array | None) -> jax.Array:
+            return block(x, encoded, source_mask, key=key)[0]
+
+        return self.logits(through_layers(self.decoder_blocks, x, through, rngs if train else None))
 
     def encode(
         self, source: jax.Array, mask: jax.Array | None = None, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
         """What the decoder looks at, [B, S, D], of a source int32 [B, S] with its mask, bool [B, S] or None."""
         x = self.embed(source, jnp.arange(source.shape[1]), train=train, rngs=rngs)
-        for block in self.encoder:
-            x = block(x, over_keys(mask), train=train, rngs=rngs)
-        return x
+        seen = over_keys(mask)
+        return through_layers(self.encoder_blocks, x, lambda b, x, key: b(x, seen, key), rngs if train else None)
 
     def sources(self, encoded: jax.Array) -> list[KeyValues]:
         """Each decoder block's keys and values of an encoded source [B, S, D]."""
-        return [block.cross_attention.key_values(encoded) for block in self.decoder]
+        return [block.cross_attention.key_values(encoded) for block in unstacked_layers(self.decoder_blocks)]
 
     def start_decoding(self, batch_size: int, length: int, source: Source) -> Decoding:
         """A carry with the source, encoded once, and room for `length` tokens of the target.
@@ -123,7 +132,7 @@ class EncoderDecoder(nnx.Module):
         """
         if len(source.tokens) != batch_size:
             raise ValueError(f"{len(source.tokens)} sources are not one for each of {batch_size} rows")
-        layers = [block.attention.empty_cache(batch_size, length) for block in self.decoder]
+        layers = [block.attention.empty_cache(batch_size, length) for block in unstacked_layers(self.decoder_blocks)]
         sources = self.sources(self.encode(*source))
         return Decoding(layers, sources, source.mask, jnp.zeros(batch_size, jnp.int32))
 
@@ -142,8 +151,8 @@ class EncoderDecoder(nnx.Module):
         """
         positions = carry.length[:, None] + jnp.arange(tokens.shape[1])  # [B, T]
         x = self.embed(tokens, positions)
-        layers = []
-        for block, source, cache in zip(self.decoder, carry.source, carry.layers, strict=True):
+        blocks, layers = unstacked_layers(self.decoder_blocks), []
+        for block, source, cache in zip(blocks, carry.source, carry.layers, strict=True):
             x, cache = block(x, source, carry.mask, positions, cache)
             layers.append(cache)
         length = carry.length + (tokens.shape[1] if lengths is None else lengths)
@@ -179,20 +188,20 @@ class DecoderBlock(nnx.Module):
     def __call__(
         self,
         x: jax.Array,
-        source: KeyValues,
+        source: jax.Array | KeyValues,
         source_mask: jax.Array | None,
         positions: jax.Array | None = None,
         cache: KeyValues | None = None,
-        *,
-        train: bool = False,
-        rngs: nnx.Rngs | None = None,
+        key: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValues | None]:
-        """[B, T, D] to [B, T, D], and the cache with what was added; see `Attention`."""
+        """[B, T, D] to [B, T, D], and the cache with what was added; see `Attention`, and for `key` `PostNormBlock`."""
+        rngs = None if key is None else nnx.Rngs(dropout=key)
+        dropout = partial(self.dropout, deterministic=rngs is None, rngs=rngs)
         y, cache = self.attention(x, causal=True, positions=positions, cache=cache)
-        x = self.norm1(x + self.dropout(y, deterministic=not train, rngs=rngs))
+        x = self.norm1(x + dropout(y))
         y, _ = self.cross_attention(x, source, mask=over_keys(source_mask))
-        x = self.cross_norm(x + self.dropout(y, deterministic=not train, rngs=rngs))
-        return self.norm2(x + self.dropout(self.mlp(x), deterministic=not train, rngs=rngs)), cache
+        x = self.cross_norm(x + dropout(y))
+        return self.norm2(x + dropout(self.mlp(x))), cache
 
 
 KERNEL_INIT = nnx.initializers.glorot_uniform()  # as the paper's authors have it in tensor2tensor

@@ -12,6 +12,7 @@ from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.rotary import rotary_frequencies
+from bigjax.models.stacked import make_layers, through_layers, unstacked_layers
 from bigjax.models.tied import tied_logits
 
 SHARDING = (
@@ -93,8 +94,6 @@ class GPT(nnx.Module):
             raise ValueError("rope_scaling is for rotary positions, and positions are learned")
         normal = nnx.initializers.normal
         self.context = context
-        self.num_layers = num_layers
-        self.scan_layers = scan_layers
         self.embedding = nnx.Embed(vocab_size, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs)
         rotary = positions == "rotary"
         self.positions = (
@@ -110,9 +109,8 @@ class GPT(nnx.Module):
                 return nnx.RMSNorm(d_model, epsilon=epsilon, dtype=dtype, rngs=rngs)
             return nnx.LayerNorm(d_model, epsilon=epsilon, use_bias=use_bias, dtype=dtype, rngs=rngs)
 
-        def block(key: jax.Array) -> Block:
+        def block(rngs: nnx.Rngs) -> Block:
             # GPT-2 scales what is added to the residual stream by its depth.
-            rngs = nnx.Rngs(params=key)
             parts: dict[str, Any] = {"kernel_init": normal(0.02), "out_init": normal(0.02 / (2 * num_layers) ** 0.5)}
             parts |= {"use_bias": use_bias, "dtype": dtype, "rngs": rngs}
             attention = Attention(
@@ -128,8 +126,7 @@ class GPT(nnx.Module):
             mlp_part = MLP(d_model, d_ff, mlp, **parts)
             return Block(make_norm(rngs), attention, make_norm(rngs), mlp_part, dropout, causal=True)
 
-        keys = jax.random.split(rngs.params(), num_layers)
-        self.blocks: Any = nnx.vmap(block)(keys) if scan_layers else nnx.List(block(key) for key in keys)
+        self.blocks = make_layers(block, num_layers, scan_layers, rngs)
         self.norm = make_norm(rngs)
         self.head = (
             None
@@ -180,38 +177,14 @@ class GPT(nnx.Module):
         if self.positions is not None:
             x = x + self.positions(positions)
         x = self.dropout(x, deterministic=not train, rngs=rngs)
-        keys = jax.random.split(rngs.dropout(), self.num_layers) if train and rngs is not None else None
-        x, layers = self.through_blocks(x, positions, carry and carry.layers, keys)
-        if carry is not None:
-            carry = Decoding(layers, carry.length + (tokens.shape[1] if lengths is None else lengths))
-        return self.norm(x), carry
-
-    def through_blocks(
-        self, x: jax.Array, positions: jax.Array, caches: list[KeyValues] | None, keys: jax.Array | None
-    ) -> tuple[jax.Array, list[Any]]:
-        """One block after the other, each with its cache and its key for dropout; [B, T, D] to [B, T, D]."""
-        if self.scan_layers and caches is None:
-            graphdef, params = nnx.split(self.blocks)
-
-            def body(x: jax.Array, layer: tuple[Any, jax.Array | None]) -> tuple[jax.Array, None]:
-                params, key = layer
-                return nnx.merge(graphdef, params)(x, positions, None, key)[0], None
-
-            return jax.lax.scan(body, x, (params, keys))[0], []
-        after = []
-        for i in range(self.num_layers):
-            x, cache = self.block(i)(
-                x, positions, None if caches is None else caches[i], None if keys is None else keys[i]
-            )
-            after.append(cache)
-        return x, after
-
-    def block(self, index: int) -> Block:
-        """One of the blocks, also where they are stacked."""
-        if not self.scan_layers:
-            return self.blocks[index]
-        graphdef, params = nnx.split(self.blocks)
-        return nnx.merge(graphdef, jax.tree.map(lambda p: p[index], params))
+        if carry is None:
+            rngs = rngs if train else None
+            return self.norm(through_layers(self.blocks, x, lambda b, x, key: b(x, positions, key=key)[0], rngs)), None
+        layers = []
+        for block, cache in zip(unstacked_layers(self.blocks), carry.layers, strict=True):
+            x, cache = block(x, positions, cache)
+            layers.append(cache)
+        return self.norm(x), Decoding(layers, carry.length + (tokens.shape[1] if lengths is None else lengths))
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[B, T, D] to [B, T, V]."""
@@ -225,5 +198,5 @@ class GPT(nnx.Module):
         """
         if length > self.context:
             raise ValueError(f"{length} tokens are more than the model's context, {self.context}")
-        layers = [self.block(i).attention.empty_cache(batch_size, length) for i in range(self.num_layers)]
+        layers = [block.attention.empty_cache(batch_size, length) for block in unstacked_layers(self.blocks)]
         return Decoding(layers, jnp.zeros(batch_size, jnp.int32))

@@ -1,20 +1,83 @@
-"""Names of arrays where equal layers are one stack, `blocks/norm1/scale` [L, ...], to be scanned."""
+"""Equal layers one after the other: a list, or where they are to be scanned, one layer with a stack of arrays.
+
+Of a list the arrays are called `blocks/0/norm1/scale` and so on, of a stack `blocks/norm1/scale`, [L, ...].
+"""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+from flax import nnx
+
+Module = TypeVar("Module", bound=nnx.Module)
+Layers = Any  # nnx.List[Module], or a Module that is a stack of them
+
+
+def make_layers(make: Callable[[nnx.Rngs], Module], num_layers: int, scan: bool, rngs: nnx.Rngs) -> Layers:
+    """`num_layers` of what `make` makes, each with a key of its own: a list, or with `scan` a stack."""
+    keys = jax.random.split(rngs.params(), num_layers)
+
+    def one(key: jax.Array) -> Module:
+        return make(nnx.Rngs(params=key))
+
+    return nnx.vmap(one)(keys) if scan else nnx.List(one(key) for key in keys)
+
+
+def unstacked_layers(layers: Layers) -> list[Any]:
+    """The layers one by one."""
+    if isinstance(layers, nnx.List):
+        return list(layers)
+    graphdef, params = nnx.split(layers)
+    return [nnx.merge(graphdef, jax.tree.map(lambda p, i=i: p[i], params)) for i in range(depth(params))]
+
+
+def through_layers(
+    layers: Layers,
+    x: jax.Array,
+    call: Callable[[Any, jax.Array, jax.Array | None], jax.Array],
+    rngs: nnx.Rngs | None,
+) -> jax.Array:
+    """What comes out of the last layer; a stack is compiled once for all of it.
+
+    Args:
+      layers: from `make_layers`.
+      x: what goes into the first.
+      call: takes a layer, what goes into it, and a key for its dropout or None; gives what comes out, of equal shape.
+      rngs: where the keys come from; None is no dropout.
+    """
+    if isinstance(layers, nnx.List):
+        keys = None if rngs is None else jax.random.split(rngs.dropout(), len(layers))
+        for i, layer in enumerate(layers):
+            x = call(layer, x, None if keys is None else keys[i])
+        return x
+    graphdef, params = nnx.split(layers)
+    keys = None if rngs is None else jax.random.split(rngs.dropout(), depth(params))
+
+    def body(x: jax.Array, layer: tuple[Any, jax.Array | None]) -> tuple[jax.Array, None]:
+        return call(nnx.merge(graphdef, layer[0]), x, layer[1]), None
+
+    return jax.lax.scan(body, x, (params, keys))[0]
+
+
+def depth(params: Any) -> int:
+    """How many layers a stack's parameters are of."""
+    return jax.tree.leaves(params)[0].shape[0]
 
 
 def is_stacked(name: str) -> bool:
-    """Whether the array has a first axis of layers; one by one they are called `blocks/0/norm1/scale` and so on."""
-    return re.match(r"blocks/\D", name) is not None
+    """Whether the array has a first axis of layers."""
+    return re.search(STACK, name) is not None
+
+
+STACK = r"((?:^|/)\w*blocks)/(?=\D)"  # a name, and no number
 
 
 def layer_names(name: str, shape: Sequence[int]) -> list[str]:
     """What the arrays of a stack are called one by one; of an array that is none, the name that it has."""
     if not is_stacked(name):
         return [name]
-    return [f"blocks/{i}/{name.removeprefix('blocks/')}" for i in range(shape[0])]
+    return [re.sub(STACK, rf"\1/{i}/", name) for i in range(shape[0])]
 
 
 def unstacked(arrays: Mapping[str, Any]) -> dict[str, Any]:

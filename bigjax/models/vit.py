@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
+from bigjax.models.stacked import make_layers, through_layers
 
 SHARDING = (
     (r"(query|key|value|up)/kernel", P("fsdp", "tensor")),
@@ -32,6 +33,7 @@ class ViT(nnx.Module):
       pool: what the head sees: "cls", a learned token put before the patches, or "mean" of the patches.
       norm_epsilon: of all LayerNorms.
       dropout: rate, on the embedding and on what each block adds.
+      scan_layers: the blocks are one stack and compiled once, as in `GPT`.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -50,6 +52,7 @@ class ViT(nnx.Module):
         pool: Literal["cls", "mean"] = "cls",
         norm_epsilon: float = 1e-6,
         dropout: float = 0.0,
+        scan_layers: bool = False,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -65,21 +68,21 @@ class ViT(nnx.Module):
         init = nnx.initializers.xavier_uniform()
         parts: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
 
-        def norm() -> nnx.LayerNorm:
-            return nnx.LayerNorm(d_model, epsilon=norm_epsilon, **parts)
+        def norm(rngs: nnx.Rngs) -> nnx.LayerNorm:
+            return nnx.LayerNorm(d_model, epsilon=norm_epsilon, dtype=dtype, rngs=rngs)
 
-        def block() -> Block:
-            attention = Attention(d_model, num_heads, kernel_init=init, out_init=init, **parts)
-            mlp = MLP(d_model, d_ff, "exact_gelu", kernel_init=init, out_init=init, **parts)
-            return Block(norm(), attention, norm(), mlp, dropout, causal=False)
+        def block(rngs: nnx.Rngs) -> Block:
+            inits: dict[str, Any] = {"kernel_init": init, "out_init": init, "dtype": dtype, "rngs": rngs}
+            attention, mlp = Attention(d_model, num_heads, **inits), MLP(d_model, d_ff, "exact_gelu", **inits)
+            return Block(norm(rngs), attention, norm(rngs), mlp, dropout, causal=False)
 
         self.pool = pool
         self.patches = nnx.Conv(depth, d_model, (patch_size,) * 2, (patch_size,) * 2, padding="VALID", **parts)
         self.cls = nnx.Param(jnp.zeros((1, 1, d_model))) if pool == "cls" else None
         length = (height // patch_size) * (width // patch_size) + (pool == "cls")
         self.positions = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (1, length, d_model)))
-        self.blocks = nnx.List(block() for _ in range(num_layers))
-        self.norm = norm()
+        self.blocks = make_layers(block, num_layers, scan_layers, rngs)
+        self.norm = norm(rngs)
         # The paper's head starts at zero, so that all classes are as likely.
         self.head = nnx.Linear(d_model, num_classes, kernel_init=nnx.initializers.zeros, **parts)
         self.dropout = nnx.Dropout(dropout)
@@ -96,7 +99,5 @@ class ViT(nnx.Module):
         if self.cls is not None:
             x = jnp.concatenate([jnp.broadcast_to(self.cls.astype(x.dtype), (x.shape[0], 1, x.shape[2])), x], 1)
         x = self.dropout(x + self.positions.astype(x.dtype), deterministic=not train, rngs=rngs)
-        keys = jax.random.split(rngs.dropout(), len(self.blocks)) if train and rngs is not None else None
-        for i, block in enumerate(self.blocks):
-            x, _ = block(x, key=None if keys is None else keys[i])
+        x = through_layers(self.blocks, x, lambda b, x, key: b(x, key=key)[0], rngs if train else None)
         return self.norm(x)

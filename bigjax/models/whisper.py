@@ -14,6 +14,7 @@ from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.sinusoids import sinusoids
+from bigjax.models.stacked import make_layers, through_layers, unstacked_layers
 from bigjax.models.tied import tied_logits
 
 
@@ -43,6 +44,7 @@ class Whisper(nnx.Module):
       num_heads: heads of each attention.
       d_ff: width of the MLPs; None is 4 D.
       dropout: rate, on what the first blocks read and on what each block adds.
+      scan_layers: the blocks are one stack and compiled once, as in `GPT`.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -61,6 +63,7 @@ class Whisper(nnx.Module):
         num_heads: int = 6,
         d_ff: int | None = None,
         dropout: float = 0.0,
+        scan_layers: bool = False,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -70,16 +73,17 @@ class Whisper(nnx.Module):
         check_sizes(num_heads=num_heads, d_ff=d_ff)
         check_dropout(dropout)
         d_ff = d_ff or 4 * d_model
-        self.encoder = Encoder(
-            num_mels, source_context, d_model, num_layers, num_heads, d_ff, dropout, dtype=dtype, rngs=rngs
-        )
+        sizes = (d_model, num_heads, d_ff, dropout)
+        self.encoder = Encoder(num_mels, source_context, num_layers, *sizes, scan_layers, dtype=dtype, rngs=rngs)
         self.context = context
         embed = partial(nnx.Embed, embedding_init=INIT, dtype=dtype, rngs=rngs)
         self.embedding = embed(vocab_size, d_model)
         self.positions = embed(context, d_model)
-        self.blocks = nnx.List(
-            DecoderBlock(d_model, num_heads, d_ff, dropout, dtype=dtype, rngs=rngs)
-            for _ in range(num_decoder_layers or num_layers)
+        self.blocks = make_layers(
+            lambda rngs: DecoderBlock(*sizes, dtype=dtype, rngs=rngs),
+            num_decoder_layers or num_layers,
+            scan_layers,
+            rngs,
         )
         self.norm = make_norm(d_model, dtype, rngs)
         self.dropout = nnx.Dropout(dropout)
@@ -88,9 +92,13 @@ class Whisper(nnx.Module):
         self, source: jax.Array, tokens: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
         """Log-mel spectrograms [B, frames, M] and tokens int32 [B, T] to logits of the token after each, [B, T, V]."""
-        sources = self.sources(self.encode(source, train=train, rngs=rngs))
-        x, _ = self.decode(tokens, sources, jnp.arange(tokens.shape[1]), train=train, rngs=rngs)
-        return self.logits(x)
+        encoded, positions = self.encode(source, train=train, rngs=rngs), jnp.arange(tokens.shape[1])
+        x = self.dropout(self.embed(tokens, positions), deterministic=not train, rngs=rngs)
+
+        def through(block: DecoderBlock, x: jax.Array, key: jax.Array | None) -> jax.Array:
+            return block(x, encoded, positions, key=key)[0]
+
+        return self.logits(self.norm(through_layers(self.blocks, x, through, rngs if train else None)))
 
     def encode(self, source: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Log-mel spectrograms [B, frames, M] to what the decoder listens to, [B, ceil(frames / 2), D]."""
@@ -98,7 +106,7 @@ class Whisper(nnx.Module):
 
     def sources(self, encoded: jax.Array) -> list[KeyValues]:
         """Each decoder block's keys and values of an encoded sound [B, S, D]."""
-        return [block.cross_attention.key_values(encoded) for block in self.blocks]
+        return [block.cross_attention.key_values(encoded) for block in unstacked_layers(self.blocks)]
 
     def start_decoding(self, batch_size: int, length: int, source: jax.Array) -> Decoding:
         """A carry with the sound [B, frames, M], encoded once, and room for `length` tokens.
@@ -110,7 +118,7 @@ class Whisper(nnx.Module):
             raise ValueError(f"{len(source)} spectrograms are not one for each of {batch_size} rows")
         if length > self.context:
             raise ValueError(f"{length} tokens are more than the model's context, {self.context}")
-        layers = [block.attention.empty_cache(batch_size, length) for block in self.blocks]
+        layers = [block.attention.empty_cache(batch_size, length) for block in unstacked_layers(self.blocks)]
         return Decoding(layers, self.sources(self.encode(source)), jnp.zeros(batch_size, jnp.int32))
 
     def features(
@@ -127,32 +135,20 @@ class Whisper(nnx.Module):
           [B, T, D], and the carry for the next call.
         """
         positions = carry.length[:, None] + jnp.arange(tokens.shape[1])  # [B, T]
-        x, layers = self.decode(tokens, carry.source, positions, carry.layers)
+        x, layers = self.embed(tokens, positions), []
+        for block, source, cache in zip(unstacked_layers(self.blocks), carry.source, carry.layers, strict=True):
+            x, cache = block(x, source, positions, cache)
+            layers.append(cache)
         length = carry.length + (tokens.shape[1] if lengths is None else lengths)
-        return x, carry._replace(layers=layers, length=length)
+        return self.norm(x), carry._replace(layers=layers, length=length)
 
-    def decode(
-        self,
-        tokens: jax.Array,
-        sources: Sequence[KeyValues],
-        positions: jax.Array,
-        caches: Sequence[KeyValues | None] | None = None,
-        *,
-        train: bool = False,
-        rngs: nnx.Rngs | None = None,
-    ) -> tuple[jax.Array, list[KeyValues | None]]:
-        """Tokens int32 [B, T] at positions [B, T] or [T] to [B, T, D], and the caches with what was added."""
+    def embed(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+        """Tokens int32 [B, T] at positions [B, T] or [T], as the first block reads them: [B, T, D]."""
         if tokens.shape[1] > self.context:
             raise ValueError(
                 f"a sequence of {tokens.shape[1]} tokens is longer than the model's context, {self.context}"
             )
-        x = self.embedding(tokens) + self.positions(positions)
-        x = self.dropout(x, deterministic=not train, rngs=rngs)
-        after = []
-        for block, source, cache in zip(self.blocks, sources, caches or [None] * len(self.blocks), strict=True):
-            x, cache = block(x, source, positions, cache, train=train, rngs=rngs)
-            after.append(cache)
-        return self.norm(x), after
+        return self.embedding(tokens) + self.positions(positions)
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[B, T, D] to [B, T, V]."""
@@ -166,11 +162,12 @@ class Encoder(nnx.Module):
         self,
         num_mels: int,
         context: int,
-        d_model: int,
         num_layers: int,
+        d_model: int,
         num_heads: int,
         d_ff: int,
         dropout: float,
+        scan_layers: bool,
         *,
         dtype: Dtype,
         rngs: nnx.Rngs,
@@ -184,12 +181,12 @@ class Encoder(nnx.Module):
         frequencies = np.geomspace(1, 1e-4, d_model // 2)
         self.positions = nnx.Variable(sinusoids(jnp.arange(context), frequencies))
 
-        def block() -> Block:
+        def block(rngs: nnx.Rngs) -> Block:
             attention, norm1 = make_attention(d_model, num_heads, dtype, rngs), make_norm(d_model, dtype, rngs)
             mlp, norm2 = make_mlp(d_model, d_ff, dtype, rngs), make_norm(d_model, dtype, rngs)
             return Block(norm1, attention, norm2, mlp, dropout, causal=False)
 
-        self.blocks = nnx.List(block() for _ in range(num_layers))
+        self.blocks = make_layers(block, num_layers, scan_layers, rngs)
         self.norm = make_norm(d_model, dtype, rngs)
         self.dropout = nnx.Dropout(dropout)
 
@@ -201,9 +198,7 @@ class Encoder(nnx.Module):
             raise ValueError(f"a spectrogram of more than {2 * context} frames is longer than the model's context")
         x = x + self.positions[:length].astype(x.dtype)
         x = self.dropout(x, deterministic=not train, rngs=rngs)
-        keys = jax.random.split(rngs.dropout(), len(self.blocks)) if train and rngs is not None else None
-        for i, block in enumerate(self.blocks):
-            x, _ = block(x, key=None if keys is None else keys[i])
+        x = through_layers(self.blocks, x, lambda b, x, key: b(x, key=key)[0], rngs if train else None)
         return self.norm(x)
 
 
@@ -224,15 +219,14 @@ class DecoderBlock(nnx.Module):
     def __call__(
         self,
         x: jax.Array,
-        source: KeyValues,
+        source: jax.Array | KeyValues,
         positions: jax.Array,
-        cache: KeyValues | None,
-        *,
-        train: bool = False,
-        rngs: nnx.Rngs | None = None,
+        cache: KeyValues | None = None,
+        key: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValues | None]:
-        """[B, T, D] to [B, T, D], and the cache with what was added; see `Attention`."""
-        dropout = partial(self.dropout, deterministic=not train, rngs=rngs)
+        """[B, T, D] to [B, T, D], and the cache with what was added; see `Attention`, and for `key` `Block`."""
+        rngs = None if key is None else nnx.Rngs(dropout=key)
+        dropout = partial(self.dropout, deterministic=rngs is None, rngs=rngs)
         y, cache = self.attention(self.norm1(x), causal=True, positions=positions, cache=cache)
         x = x + dropout(y)
         y, _ = self.cross_attention(self.cross_norm(x), source)

@@ -17,6 +17,23 @@ from tokenizers.implementations import BertWordPieceTokenizer, ByteLevelBPEToken
 from bigjax.errors import UserError
 from bigjax.pretrained import torchvision
 
+# What there may be beside the weights and tokenizer.json: it comes in and goes out as it is.
+DOCUMENTS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "normalizer.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+DTYPES = ("F64", "F32", "F16", "BF16")  # of tensors that are used; others would need scales, or lose a part
+PICKLES = (".bin", ".pth", ".pt")
 CONVERT = (
     "model.save_pretrained(FOLDER) in transformers, or safetensors.torch.save_file(state_dict, 'model.safetensors'), "
     "writes one that holds nothing but numbers"
@@ -35,15 +52,21 @@ class Folder:
         if not self.path.exists():
             raise UserError(f"There is no folder {str(path)!r} with a checkpoint in it.")
         alone = self.path.is_file()
+        if alone and self.path.suffix != ".safetensors":
+            raise UserError(
+                f"{self.path.name} is a pickle, which can run any code when it is read: {CONVERT}."
+                if self.path.suffix in PICKLES
+                else f"{str(self.path)!r} is neither a folder nor a safetensors file."
+            )
         self.config = {} if alone else self.read("config.json")
         self.files: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
         for file in [self.path] if alone else self.shards():
             self.look_into(file)
-        if not alone and "eos_token_id" in (generation := self.optional("generation_config.json")):
-            self.config["eos_token_id"] = generation["eos_token_id"]  # what ends a text: more than config.json may name
+        self.optional("generation_config.json")  # so that a damaged one is noticed
         if "architectures" not in self.config:  # torchvision has no config.json, and timm has another kind
-            self.config |= torchvision.describe(self.shapes)
+            self.config |= torchvision.describe(self.config, self.shapes)
 
     def read(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder."""
@@ -51,7 +74,10 @@ class Folder:
         try:
             content = json.loads(file.read_text())
         except FileNotFoundError:
-            raise UserError(f"{str(self.path)!r} has no {name}, which a Hugging Face checkpoint needs.") from None
+            raise UserError(
+                f"{str(self.path)!r} has no {name}, which a Hugging Face checkpoint needs; of torchvision's give the "
+                "safetensors file itself."
+            ) from None
         except (ValueError, RecursionError, OSError) as error:
             raise UserError(f"{str(file)!r} cannot be read as JSON: {error}.") from error
         if not isinstance(content, dict):
@@ -71,17 +97,18 @@ class Folder:
             if missing := [file.name for file in files if not file.is_file()]:
                 raise UserError(f"{str(self.path)!r} lacks {missing[0]}, a shard that its index names.")
             return files
-        if pickled := sorted(file.name for kind in ("*.bin", "*.pth", "*.pt") for file in self.path.glob(kind)):
+        if pickled := sorted(file.name for kind in PICKLES for file in self.path.glob(f"*{kind}")):
             raise UserError(f"{pickled[0]} is a pickle, which can run any code when it is read: {CONVERT}.")
         raise UserError(f"{str(self.path)!r} has no model.safetensors.")
 
     def look_into(self, file: Path) -> None:
-        """Notes the names and shapes of the tensors in one file."""
+        """Notes the names, shapes and dtypes of the tensors in one file."""
         try:
             with safe_open(file, "numpy") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 (it is no dict)
                     self.files[name] = file
-                    self.shapes[name] = tuple(tensors.get_slice(name).get_shape())
+                    tensor = tensors.get_slice(name)
+                    self.shapes[name], self.dtypes[name] = tuple(tensor.get_shape()), tensor.get_dtype()
         except (SafetensorError, OSError) as error:
             raise UserError(f"{str(file)!r} is damaged: {error}.") from error
 
@@ -106,9 +133,26 @@ class Folder:
             raise UserError(f"The vocabulary of {str(self.path)!r} is damaged: {error}.") from error
         return None
 
+    @property
+    def documents(self) -> dict[str, str]:
+        """The content of `DOCUMENTS`, as far as there are any; config.json with what the tensors tell."""
+        return read_documents(self.path) | {"config.json": json.dumps(self.config, indent=2) + "\n"}
+
     def optional(self, name: str) -> Mapping[str, Any]:
         """A JSON file that may be absent."""
         return self.read(name) if (self.path / name).exists() else {}
+
+
+def read_documents(folder: Path) -> dict[str, str]:
+    """The content of `DOCUMENTS`, as far as there are any in a folder, by name.
+
+    Raises:
+      UserError: one is no text.
+    """
+    try:
+        return {name: (folder / name).read_text() for name in DOCUMENTS if (folder / name).is_file()}
+    except (ValueError, OSError) as error:
+        raise UserError(f"A file of {str(folder)!r} cannot be read: {error}.") from error
 
 
 def read_tokenizer(file: Path) -> Tokenizer:

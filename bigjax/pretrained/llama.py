@@ -18,6 +18,8 @@ def model(config: Mapping[str, Any]) -> dict[str, Any]:
     scaling = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
     theta = scaling.pop("rope_theta", None) or config.get("rope_theta", 10000.0)
     scaling.setdefault("rope_type", scaling.pop("type", "default"))
+    if scaling["rope_type"] == "linear":
+        scaling.pop("original_max_position_embeddings", None)  # it plays no part
     return {
         "vocab_size": config["vocab_size"],
         "context": config["max_position_embeddings"],
@@ -99,5 +101,6 @@ QWEN3 = replace(
     LLAMA,
     architecture="Qwen3ForCausalLM",
     kind=KIND | {"qk_norm": True},
+    model=lambda config: model({"head_dim": 128, **config}),  # theirs unless told
     config=lambda model: config(model) | {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"},
 )

@@ -1,5 +1,6 @@
 """From a checkpoint folder to a live model."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from bigjax.errors import UserError
 from bigjax.models import MODELS, SHARDING
 from bigjax.parallel.mesh import name_of, state_shardings
 from bigjax.pretrained import FAMILIES
+from bigjax.pretrained.folder import DTYPES as TENSOR_DTYPES
 from bigjax.pretrained.folder import Folder
 from bigjax.pretrained.mapping import Family, Place, Table
 
@@ -32,23 +34,24 @@ class Pretrained:
       model: a live module.
       config: its `config.model`.
       tokenizer: the checkpoint's own, or None where it has none.
-      source: the checkpoint's config.json.
+      documents: the content of config.json and of what else goes with the weights when they are saved again, by name.
     """
 
     model: nnx.Module
     config: dict[str, Any]
     tokenizer: Tokenizer | None
-    source: dict[str, Any]
+    documents: dict[str, str]
 
     @property
     def stop(self) -> tuple[int, ...]:
         """The tokens that end a text."""
-        return stop_tokens(self.source)
+        return stop_tokens(self.documents)
 
 
-def stop_tokens(source: Mapping[str, Any]) -> tuple[int, ...]:
-    """The tokens that end a text, by a checkpoint's config.json."""
-    token = source.get("eos_token_id")
+def stop_tokens(documents: Mapping[str, str]) -> tuple[int, ...]:
+    """The tokens that end a text, by a checkpoint's generation_config.json, which may name more than config.json."""
+    config, generation = (json.loads(documents.get(f"{name}.json", "{}")) for name in ("config", "generation_config"))
+    token = generation.get("eos_token_id", config.get("eos_token_id"))
     return () if token is None else tuple(token) if isinstance(token, list) else (token,)
 
 
@@ -91,7 +94,7 @@ def load_pretrained(
     leaves, structure = jax.tree_util.tree_flatten_with_path(targets)
     weights = load_weights(folder, Table(family, section), {name_of(path): leaf for path, leaf in leaves})
     arrays = jax.tree.unflatten(structure, [weights[name_of(path)] for path, _ in leaves])
-    return Pretrained(nnx.merge(graphdef, arrays), section, tokenizer, folder.config)
+    return Pretrained(nnx.merge(graphdef, arrays), section, tokenizer, folder.documents)
 
 
 def checkpoint_config(path: str | Path) -> dict[str, Any]:
@@ -113,9 +116,10 @@ def checkpoint_arrays(path: str | Path) -> dict[str, Callable[[], np.ndarray]]:
     folder = Folder(path)
     family = family_of(folder)
     section = model_section(family, folder)
-    places = places_of(folder, Table(family, section))
+    table = Table(family, section)
+    places = places_of(folder, table)
     state = nnx.to_pure_dict(nnx.state(abstract_model(section)))
-    check(places, folder, {name_of(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(state)})
+    check(places, folder, table, {name_of(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(state)})
 
     def read(place: Place, part: int) -> np.ndarray:
         return place.layout.into(folder.tensor(place.theirs))[part]
@@ -150,7 +154,10 @@ def family_of(folder: Folder) -> Family:
 def model_section(family: Family, folder: Folder) -> dict[str, Any]:
     """The `config.model` of a checkpoint."""
     try:
-        return {**family.kind, **family.model(folder.config)}
+        section = {**family.kind, **family.model(folder.config)}
+        if (layers := section.get("num_layers", 0)) > len(folder.shapes):
+            raise UserError(f"{str(folder.path)!r} has {len(folder.shapes)} tensors, too few for {layers} layers.")
+        return section
     except KeyError as error:
         raise UserError(f"{str(folder.path / 'config.json')!r} lacks {error}.") from error
     except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
@@ -169,7 +176,7 @@ def load_weights(folder: Folder, table: Table, targets: Mapping[str, jax.ShapeDt
       UserError: a tensor has no place or another shape, or an array has no tensor.
     """
     places = places_of(folder, table)
-    check(places, folder, targets)
+    check(places, folder, table, targets)
     # The largest first: what a tensor takes while it is copied is then least when most is loaded.
     places.sort(key=lambda place: -math.prod(folder.shapes[place.theirs]))
     weights = {}
@@ -195,11 +202,13 @@ def places_of(folder: Folder, table: Table) -> list[Place]:
     return [place for name in folder.files if (place := table.of_theirs(name)) is not None]
 
 
-def check(places: list[Place], folder: Folder, targets: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+def check(places: list[Place], folder: Folder, table: Table, targets: Mapping[str, jax.ShapeDtypeStruct]) -> None:
     """Raises UserError unless the places fill every target exactly once, with its shape."""
     filled: dict[str, str] = {}
     for place in places:
-        shape = folder.shapes[place.theirs]
+        shape, dtype = folder.shapes[place.theirs], folder.dtypes[place.theirs]
+        if dtype not in TENSOR_DTYPES:
+            raise UserError(f"The tensor {place.theirs!r} is {dtype}; bigjax reads {', '.join(TENSOR_DTYPES)}.")
         try:
             arrays = place.layout.into(np.broadcast_to(np.float32(0), shape))  # takes no memory
         except (ValueError, IndexError) as error:
@@ -216,9 +225,9 @@ def check(places: list[Place], folder: Folder, targets: Mapping[str, jax.ShapeDt
                 raise UserError(f"The tensors {filled[name]!r} and {place.theirs!r} both belong to {name!r}.")
             filled[name] = place.theirs
     if missing := [name for name in targets if name not in filled]:
+        more = f", and none for {len(missing) - 1} more arrays." if len(missing) > 1 else "."
         raise UserError(
-            f"The checkpoint has no tensor for {missing[0]!r}"
-            + (f" and {len(missing) - 1} more arrays." if len(missing) > 1 else ".")
+            f"The checkpoint lacks {table.of_ours(missing[0]).theirs!r}, which is {missing[0]!r} here{more}"
         )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from bigjax.errors import UserError
 from bigjax.models.resnet import BLOCKS, BOTTLENECK
-from bigjax.pretrained.mapping import CONV, LINEAR, Family, Rule, require
+from bigjax.pretrained.mapping import CONV, LINEAR, Family, Rule, class_count, class_names, require
 
 
 def model(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def model(config: Mapping[str, Any]) -> dict[str, Any]:
             f"hidden_sizes={config['hidden_sizes']}, which is no ResNet of depth {', '.join(map(str, BLOCKS))}."
         )
     return {
-        "num_classes": len(config.get("id2label", range(2))),  # transformers leaves out what is its default
+        "num_classes": class_count(config),
         "image_shape": (224, 224, config.get("num_channels", 3)),  # any height and width would do
         "depth": depth,
         "width": width,
@@ -41,7 +41,6 @@ def hidden_sizes(depth: int, width: int) -> list[int]:
 
 def config(model: Mapping[str, Any]) -> dict[str, Any]:
     """Their config for `config.model`."""
-    labels = [f"LABEL_{i}" for i in range(model["num_classes"])]
     return {
         "architectures": ["ResNetForImageClassification"],
         "model_type": "resnet",
@@ -53,8 +52,7 @@ def config(model: Mapping[str, Any]) -> dict[str, Any]:
         "hidden_act": "relu",
         "downsample_in_first_stage": False,
         "downsample_in_bottleneck": False,
-        "id2label": {str(i): label for i, label in enumerate(labels)},
-        "label2id": {label: i for i, label in enumerate(labels)},
+        **class_names(model["num_classes"]),
     }
 
 

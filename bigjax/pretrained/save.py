@@ -29,23 +29,24 @@ def save_pretrained(
     model: nnx.Module,
     section: Mapping[str, Any],
     *,
-    source: Mapping[str, Any] | None = None,
+    documents: Mapping[str, str] | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> None:
-    """Writes config.json, safetensors and tokenizer.json.
+    """Writes config.json, safetensors, tokenizer.json, and what else goes with them.
 
     Args:
       path: the folder, which must be empty or not exist.
       model: a live module; corrections of LoRA become part of its weights.
       section: its `config.model`.
-      source: the config.json of the checkpoint that it came from, which is written again; its dtype decides.
+      documents: those of the checkpoint that it came from, which are written again; the dtype in config.json decides.
       tokenizer: saved too.
 
     Raises:
       UserError: no family has this model, or the folder is not empty.
     """
-    family = family_for(section, source or {})
-    config = dict(source or {"dtype": "float32", **family.config(section)})
+    source = json.loads((documents or {}).get("config.json", "{}"))
+    family = family_for(section, source)
+    config = source or {"dtype": "float32", **family.config(section)}
     table = Table(family, section)
     state = nnx.to_pure_dict(nnx.state(merge_lora(model)))
     arrays = unstacked({name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)})
@@ -58,7 +59,8 @@ def save_pretrained(
         raise UserError(f"The checkpoint's config.json has dtype {name!r}; weights are saved as {', '.join(DTYPES)}.")
     with new_folder(path) as folder:
         write(folder, places, arrays, DTYPES[name])
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        for file, content in ({"config.json": json.dumps(config, indent=2) + "\n"} | dict(documents or {})).items():
+            (folder / file).write_text(content)
         if tokenizer is not None:
             tokenizer.save(str(folder / "tokenizer.json"))
 

@@ -3,6 +3,7 @@
 Their files hold tensors alone. What config.json would say is read from the tensors' names and shapes.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,15 +13,33 @@ from bigjax.models.resnet import BLOCKS
 from bigjax.pretrained.mapping import CONV, LINEAR, Family, Layout, Rule
 from bigjax.pretrained.resnet import NORM, depth_of
 
+# Others, as resnetblur50 or resnetaa50, hold the same tensors and compute something else.
+PLAIN_RESNET = r"((tv_|ssl_|swsl_)?resnet\d+|gluon_resnet\d+_v1b)(\..*)?"
 IMAGE = (224, 224)  # what torchvision's weights were trained on; the tensors do not tell
 
 
-def describe(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def describe(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """A config.json for a checkpoint with tensors of these shapes; {} where it is none of these architectures.
 
+    Args:
+      config: timm's config.json, if there is one.
+      shapes: of the tensors, by name.
+
     Raises:
-      UserError: a ResNet or VGG has a depth, or a ResNet a stem, that bigjax's has not.
+      UserError: a ResNet or VGG has a depth, or a ResNet a stem, that bigjax's has not, or timm's architecture is a
+        relative whose tensors look the same.
     """
+    name = str(config.get("architecture", "resnet50"))
+    if "resnet" in name and not re.fullmatch(PLAIN_RESNET, name):
+        raise UserError(f"The checkpoint is timm's {name!r}; of its ResNets bigjax has the plain ones, as 'resnet50'.")
+    try:
+        return describe_shapes(shapes)
+    except (ValueError, IndexError) as error:
+        raise UserError("The tensors are named as torchvision's, but their shapes cannot be.") from error
+
+
+def describe_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The part of `describe` that tensors tell."""
     if {"conv1.weight", "fc.weight"} <= shapes.keys():
         return {"architectures": [RESNET.architecture]} | describe_resnet(shapes)
     if not {"features.0.weight", "classifier.6.weight"} <= shapes.keys():

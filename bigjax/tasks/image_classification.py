@@ -1,5 +1,6 @@
 """Image classification: which of the classes does an image show."""
 
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -46,6 +47,10 @@ class ImageClassification(Task):
             if len(values) not in (1, channels):
                 raise ValueError(f"{name} has {len(values)} values, but the images have {channels} channels")
         return {"num_classes": info["num_classes"], "image_shape": info["image_shape"]}
+
+    def check_model(self, model: nnx.Module) -> None:
+        if "image_shape" not in inspect.signature(type(model).__init__).parameters:
+            raise ValueError(f"a {type(model).__name__} is no model of images, for it takes no image_shape")
 
     def normalise(self, image: jax.Array) -> jax.Array:
         """uint8 [B, H, W, C] to float32 of about zero mean and unit variance."""

@@ -1,5 +1,6 @@
 """Language modelling: the next token of a text."""
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ class LanguageModelling(Task):
 
     def model_arguments(self, info: Mapping[str, Any]) -> dict[str, Any]:
         return {"vocab_size": info["vocab_size"], "context": info["context"]}
+
+    def check_model(self, model: nnx.Module) -> None:
+        if "carry" not in inspect.signature(model.__call__).parameters:
+            raise ValueError(f"a {type(model).__name__} is no language model, for it takes no carry")
 
     def initial_carry(self, model: nnx.Module, batch: Mapping[str, Any]) -> Any:
         """Zeros for a recurrent model, whose state goes on from batch to batch; None for others."""

@@ -29,6 +29,9 @@ class Task:
         """
         return {}
 
+    def check_model(self, model: nnx.Module) -> None:
+        """Raises ValueError, with the reason, where the loss cannot call such a model."""
+
     def initial_carry(self, model: nnx.Module, batch: Mapping[str, Any]) -> Any:
         """Recurrent state before the first batch (leaves [B, ...]), or None; only the batch's shapes matter."""
         return None

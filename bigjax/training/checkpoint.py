@@ -102,7 +102,7 @@ class Checkpoints:
             state = self.orbax.load(step, wanted(metadata.metadata))
             written = metadata.custom_metadata["sha256"]
         except Exception as error:  # Orbax has no common class for what a damaged folder raises
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise UserError(f"Cannot read {where}: {reason}") from error
         read = hashes(jax.tree.map(lambda leaf: None if leaf is ocp.PLACEHOLDER else leaf, state))
         if damaged := sorted(name for name in read if written.get(name) != read[name]):

@@ -35,7 +35,8 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
     checkpoints = open_checkpoints(experiment, workdir)
     start = max(checkpoints.steps(), default=0)
     state = checkpoints.restore(experiment.abstract, start) if start else experiment.initial_state()
-    workdir.begin(experiment.config, manifest(experiment), experiment.dataset.files)
+    files = experiment.dataset.files if start else {**experiment.dataset.files, **experiment.documents()}
+    workdir.begin(experiment.config, manifest(experiment), files)
     rows = workdir.keep_rows(start)
     progress = make_progress(start, steps, quiet)
     where = f"{jax.device_count()} x {jax.devices()[0].device_kind}"

@@ -22,7 +22,8 @@ from bigjax.models import MODELS, SHARDING
 from bigjax.parallel.mesh import BATCH, batch_shards, make_mesh, state_shardings
 from bigjax.tasks import TASKS
 from bigjax.tasks.task import Batch, Task
-from bigjax.training.finetune import FinetuneOptions, adapt, begin_from, learning
+from bigjax.training.begin import begin_from, documents_of
+from bigjax.training.finetune import FinetuneOptions, adapt, learning
 from bigjax.training.optimizer import make_optimizer, optimizer_schema
 from bigjax.training.state import TrainState, Tree, random_key
 from bigjax.training.step import Program, eval_step, train_step
@@ -62,6 +63,7 @@ class Experiment:
       steps: how many optimizer steps the run has.
       abstract: the train state's shapes, dtypes and shardings.
       initial_state: makes the first state from the seed and what it is to begin from, straight into its shards.
+      documents: what the run keeps of a checkpoint that it begins from, contents by file name.
       train_step: (state, batch) to (state, sums); the state is donated.
       eval_step: (params, statistics, carry, batch) to (sums, carry).
     """
@@ -76,6 +78,7 @@ class Experiment:
     steps: int
     abstract: TrainState
     initial_state: Callable[[], TrainState]
+    documents: Callable[[], dict[str, str]]
     train_step: jax.stages.Wrapped
     eval_step: jax.stages.Wrapped
 
@@ -113,6 +116,12 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
     complete_model(config, task, dataset)
     make_model = model_maker(config)
     abstract_model = nnx.eval_shape(make_model, jax.random.key(0))
+    try:
+        task.check_model(abstract_model)
+    except ValueError as error:
+        raise UserError(
+            f"The task {config['task']['name']!r} cannot train the model {config['model']['name']!r}: {error}."
+        ) from error
     graphdef, learns = nnx.graphdef(abstract_model), learning(abstract_model, finetune)
     steps = options.steps or math.ceil(
         (options.epochs or 0) * dataset.splits["train"].steps_per_epoch(options.batch_size)
@@ -136,6 +145,10 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
     abstract = jax.tree.map(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
     )
+
+    def make_state() -> TrainState:
+        return jax.jit(first, out_shardings=shardings)(seed)
+
     whole, rows = NamedSharding(mesh, jax.sharding.PartitionSpec()), NamedSharding(mesh, BATCH)
     return Experiment(
         config=config,
@@ -147,7 +160,10 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         schedule=schedule,
         steps=steps,
         abstract=abstract,
-        initial_state=lambda: begin_from(jax.jit(first, out_shardings=shardings)(seed), finetune, config["model"]),
+        initial_state=lambda: begin_from(
+            finetune, config["model"], dataset.files.get("tokenizer.json"), abstract, make_state
+        ),
+        documents=lambda: documents_of(finetune, config["model"]),
         train_step=jax.jit(
             partial(train_step, program),
             in_shardings=(shardings, rows),

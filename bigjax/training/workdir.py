@@ -55,21 +55,25 @@ class Workdir:
           UserError: it is missing or damaged.
         """
         try:
-            return json.loads((self.path / name).read_text())
+            content = json.loads((self.path / name).read_text())
         except FileNotFoundError as error:
             raise UserError(f"{self.path} holds no run: it has no {name}.") from error
         except ValueError as error:
             raise UserError(f"{self.path / name} is damaged: {error}.") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{self.path / name} is damaged: it is no JSON object.")
+        return content
 
     def write(self, name: str, content: Mapping[str, Any] | str) -> None:
         """Writes a file all at once: a reader sees the old one or the new one."""
         if not self.writes:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
+        file = self.path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
         text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
-        temporary = self.path / f".{name}.tmp"
+        temporary = file.with_name(f".{file.name}.tmp")
         temporary.write_text(text)
-        temporary.replace(self.path / name)
+        temporary.replace(file)
 
     def rows(self) -> list[dict[str, Any]]:
         """The logged figures, without a last line that was cut off."""

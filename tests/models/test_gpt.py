@@ -153,17 +153,3 @@ def test_a_sequence_longer_than_the_context_is_refused():
 def test_heads_that_do_not_divide_are_refused(heads, kv_heads, words):
     with pytest.raises(ValueError, match=words):
         build(num_heads=heads, num_kv_heads=kv_heads)
-
-
-@pytest.mark.parametrize("options", [{}, LLAMA], ids=["gpt2", "llama"])
-def test_scanned_layers_give_the_same_numbers(options):
-    """From the same seed, with dropout too; only the parameters' names differ, and are fewer."""
-    plain, scanned = (build(num_layers=3, dropout=0.2, scan_layers=scan, **options) for scan in (False, True))
-    x = tokens()
-    np.testing.assert_allclose(apply(plain, x)[0], apply(scanned, x)[0], atol=1e-6)
-    train = jax.jit(lambda model: model(x, train=True, rngs=nnx.Rngs(dropout=1))[0])
-    np.testing.assert_allclose(train(plain), train(scanned), atol=1e-6)
-    one, all_three = parameters(plain), parameters(scanned)
-    for name in ("attention/out/kernel", "norm2/scale"):
-        stacked = np.stack([one[f"blocks/{i}/{name}"] for i in range(3)])
-        np.testing.assert_array_equal(all_three[f"blocks/{name}"], stacked)

@@ -1,5 +1,6 @@
 """Whisper: transformers' logits and tokens from a tiny checkpoint, its parameters by number, its limits."""
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def test_greedy_tokens_are_those_of_transformers():
 
 def test_out_again_bit_for_bit(tmp_path):
     loaded, _ = fixture()
-    save_pretrained(tmp_path / "again", loaded.model, loaded.config, source=loaded.source)
+    save_pretrained(tmp_path / "again", loaded.model, loaded.config, documents=loaded.documents)
     before, after = (load_file(folder / "model.safetensors") for folder in (FOLDER, tmp_path / "again"))
     assert before.keys() == after.keys()
     for name in before:
@@ -85,7 +86,7 @@ def test_a_new_model_has_the_positions_that_checkpoints_hold():
 
 
 def test_heads_that_differ_are_refused():
-    config = fixture()[0].source | {"decoder_attention_heads": 4}
+    config = json.loads(fixture()[0].documents["config.json"]) | {"decoder_attention_heads": 4}
     with pytest.raises(UserError, match="encoder_attention_heads=2 and decoder_attention_heads=4"):
         section(config)
 

@@ -85,7 +85,7 @@ def test_resnet(shape, classes, depth, stem, width, tmp_path):
     ours = loaded(module, tmp_path)
     assert (ours.config["depth"], ours.config["stem"], ours.config["width"]) == (depth, stem, width)
     compare(ours.model, module, shape)
-    save_pretrained(tmp_path / "out", ours.model, ours.config, source=ours.source)
+    save_pretrained(tmp_path / "out", ours.model, ours.config, documents=ours.documents)
     other = theirs.ResNet(depth, classes, shape[2], stem, width)
     other.load_state_dict(load_file(tmp_path / "out/model.safetensors"))  # which wants every tensor there is
 
@@ -162,9 +162,9 @@ def test_huggingface_resnet(depth, width, tmp_path):
     module.save_pretrained(tmp_path / "in")
     pretrained = load_pretrained(tmp_path / "in")
     compare(pretrained.model, module, (49, 38, 1))
-    for source in (pretrained.source, None):
-        out = tmp_path / f"out with {'a' if source else 'no'} source"
-        save_pretrained(out, pretrained.model, pretrained.config, source=source)
+    for documents in (pretrained.documents, None):
+        out = tmp_path / f"out with {'a' if documents else 'no'} source"
+        save_pretrained(out, pretrained.model, pretrained.config, documents=documents)
         again, report = transformers.ResNetForImageClassification.from_pretrained(out, output_loading_info=True)
         assert not any(report.values()), report
         assert again.config.hidden_sizes == config.hidden_sizes

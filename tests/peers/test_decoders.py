@@ -91,7 +91,7 @@ def test_logits_and_files(pair):
     assert np.abs(expected).max() > 1
     actual = jax.jit(lambda model, tokens: model(tokens)[0])(ours.model, tokens)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
-    save_pretrained(folder / "ours", ours.model, ours.config, source=ours.source)
+    save_pretrained(folder / "ours", ours.model, ours.config, documents=ours.documents)
     before, after = (load_file(folder / name / "model.safetensors") for name in ("theirs", "ours"))
     assert before.keys() == after.keys()
     for name in before:

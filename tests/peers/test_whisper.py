@@ -55,7 +55,7 @@ def test_in_and_out(tmp_path, sizes):
     assert generate(ours.model, [[2, 3, 4]] * 2, 12, GREEDY, source=source) == greedy.tolist()
     assert len(np.unique(greedy)) > 3
 
-    save_pretrained(tmp_path / "again", ours.model, ours.config, source=ours.source)
+    save_pretrained(tmp_path / "again", ours.model, ours.config, documents=ours.documents)
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "again"))
     assert before.keys() == after.keys()
     for name in before:

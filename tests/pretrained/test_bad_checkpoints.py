@@ -116,9 +116,31 @@ def test_a_layer_too_many(folder):
 
 def test_a_tensor_that_is_missing(folder):
     changed(folder, **{"model.layers.1.mlp.up_proj.weight": None})
-    refused(folder, "no tensor for 'blocks/1/mlp/up/kernel'.")
+    refused(folder, "lacks 'model.layers.1.mlp.up_proj.weight', which is 'blocks/1/mlp/up/kernel' here.")
     changed(folder, **{"lm_head.weight": None})
-    refused(folder, "and 1 more arrays")
+    refused(folder, "and none for 1 more arrays")
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.dtype("float8_e4m3fn"), np.complex64])
+def test_a_tensor_of_a_dtype_that_needs_more_than_a_cast(folder, dtype):
+    changed(folder, **{"model.norm.weight": np.ones(24, dtype)})
+    refused(folder, "The tensor 'model.norm.weight' is", "bigjax reads F64, F32, F16, BF16")
+
+
+def test_more_layers_than_tensors(folder):
+    configured(folder, num_hidden_layers=10**9)  # before a billion of them are built
+    refused(folder, "tensors, too few for 1000000000 layers")
+
+
+def test_a_file_that_is_no_safetensors(folder):
+    for name, words in (("model.bin", "is a pickle"), ("config.json", "neither a folder nor a safetensors file")):
+        (folder / name).touch()
+        refused(folder / name, name, words)
+
+
+def test_a_damaged_generation_config(folder):
+    (folder / "generation_config.json").write_text("[")
+    refused(folder, "generation_config.json", "JSON")
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model(folder):

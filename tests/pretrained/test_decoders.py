@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from bigjax.inference.beam import beam_search
 from bigjax.inference.generate import generate
 from bigjax.inference.sampling import GREEDY
+from bigjax.pretrained import FAMILIES
 from bigjax.pretrained.load import load_pretrained
 from bigjax.pretrained.save import save_pretrained
 
@@ -48,10 +49,24 @@ def test_greedy_and_beam_search_say_what_those_of_transformers_say(name):
     assert beam_search(model, PROMPTS, 64, 4) == expected(f"{name}/beams4").tolist()
 
 
+def test_options_that_are_left_out_are_theirs(tmp_path):
+    for name, head_dim in (("llama3", 6), ("qwen3", 128)):
+        config = json.loads((FOLDER / name / "config.json").read_text())
+        config |= {"hidden_size": 24, "num_attention_heads": 4}
+        del config["head_dim"]
+        family = FAMILIES[config["architectures"][0]]
+        assert family.model(config)["head_dim"] == head_dim
+        scaling = {"type": "linear", "factor": 2.0, "original_max_position_embeddings": 8}
+        assert family.model(config | {"rope_scaling": scaling})["rope_scaling"] == {
+            "rope_type": "linear",
+            "factor": 2.0,
+        }
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_came_in_goes_out_as_the_same_files(name, tmp_path):
     given = loaded(name)
-    save_pretrained(tmp_path / "out", given.model, given.config, source=given.source)
+    save_pretrained(tmp_path / "out", given.model, given.config, documents=given.documents)
     for file in ("model.safetensors", "config.json"):
         assert (tmp_path / "out" / file).read_bytes() == (FOLDER / name / file).read_bytes()
 
@@ -76,7 +91,7 @@ def test_bfloat16_goes_in_and_out_to_the_bit(tmp_path):
     for dtype in ("float32", "bfloat16"):
         given = load_pretrained(tmp_path / "in", dtype=dtype)
         assert {str(leaf.dtype) for leaf in jax.tree.leaves(given.model)} == {dtype}
-        save_pretrained(tmp_path / dtype, given.model, given.config, source=given.source)
+        save_pretrained(tmp_path / dtype, given.model, given.config, documents=given.documents)
         written = tmp_path / dtype / "model.safetensors"
         assert written.read_bytes() == (tmp_path / "in" / "model.safetensors").read_bytes()
 
@@ -86,7 +101,7 @@ def test_shards_go_in_and_out(tmp_path, monkeypatch):
 
     monkeypatch.setattr(save, "SHARD_BYTES", 6000)
     given = loaded("qwen3")
-    save_pretrained(tmp_path / "out", given.model, given.config, source=given.source)
+    save_pretrained(tmp_path / "out", given.model, given.config, documents=given.documents)
     shards = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
     assert len(shards) > 2 and shards[0] == f"model-00001-of-{len(shards):05}.safetensors"
     again = load_pretrained(tmp_path / "out")
@@ -110,6 +125,7 @@ def test_laid_over_a_mesh_the_weights_are_the_same():
     code = f"""
 import jax, numpy as np
 from bigjax.parallel.mesh import make_mesh
+from bigjax.pretrained import FAMILIES
 from bigjax.pretrained.load import load_pretrained
 alone = load_pretrained({str(FOLDER / "llama3")!r})
 spread = load_pretrained({str(FOLDER / "llama3")!r}, mesh=make_mesh(data=1, fsdp=4, tensor=2))

@@ -35,7 +35,7 @@ def test_logits_are_pytorchs_and_the_way_back_is_exact(name, index, tmp_path):
     shape = section.pop("image_shape")
     assert section.items() <= loaded.config.items()
     np.testing.assert_allclose(apply(loaded.model, seeded_image(shape)), logits, rtol=1e-5, atol=1e-4)
-    save_pretrained(tmp_path / "ours", loaded.model, loaded.config, source=loaded.source)
+    save_pretrained(tmp_path / "ours", loaded.model, loaded.config, documents=loaded.documents)
     saved = load_file(tmp_path / "ours/model.safetensors")
     assert saved.keys() == weights.keys()
     for name in saved:
@@ -49,7 +49,18 @@ def test_a_timm_folder_has_torchvisions_names_and_a_config_of_its_own(tmp_path):
     save_file(small_resnet(), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "num_classes": 7}))
     loaded = load_pretrained(tmp_path)
-    assert (loaded.config["name"], loaded.config["depth"], loaded.source["architecture"]) == ("resnet", 18, "resnet18")
+    assert (loaded.config["name"], loaded.config["depth"]) == ("resnet", 18)
+    assert json.loads(loaded.documents["config.json"])["architecture"] == "resnet18"
+    for name in ("resnetblur18", "resnetaa18.a1_in1k"):  # the same tensors, another network
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": name}))
+        with pytest.raises(UserError, match=f"timm's '{name}'"):
+            load_pretrained(tmp_path)
+
+
+def test_shapes_that_cannot_be(tmp_path):
+    save_file(small_resnet() | {"conv1.weight": np.ones(3, np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="their shapes cannot be"):
+        load_pretrained(tmp_path / "model.safetensors")
 
 
 def test_in_bfloat16_statistics_stay_in_float32(tmp_path):
@@ -70,7 +81,10 @@ def changed(weights, **changes):
     "changes, words",
     [
         ({"layer4__1__conv1__weight": None}, r"\(2, 2, 2, 1\) basic blocks"),
-        ({"layer1__0__conv2__weight": None}, "no tensor for 'stages/0/0/convs/1/conv/kernel'"),
+        (
+            {"layer1__0__conv2__weight": None},
+            "lacks 'layer1.0.conv2.weight', which is 'stages/0/0/convs/1/conv/kernel' here",
+        ),
         ({"layer1__0__se__weight": np.zeros(3)}, "'layer1.0.se.weight' has no place"),
         ({"conv1__weight": np.zeros((8, 3, 5, 5))}, "5x5 stem"),
         ({"fc__weight": np.zeros((7, 63))}, r"'fc.weight' has shape \(7, 63\)"),

@@ -1,5 +1,7 @@
 """What fine-tuned runs begin from and what of them moves, through the one door, on tiny models."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -142,6 +144,44 @@ def test_resuming_does_not_need_what_the_run_began_from(text, tmp_path):
     assert resumed.result["params_sha256"] == whole.result["params_sha256"]
 
 
+def test_what_a_checkpoint_holds_besides_its_weights_stays_with_a_run_of_the_same_model(first, tune, tmp_path):
+    folder = tmp_path / "checkpoint"
+    bigjax.export_checkpoint(first.workdir, folder)
+    given = json.loads((folder / "config.json").read_text()) | {"eos_token_id": 10, "note": "mine"}
+    (folder / "config.json").write_text(json.dumps(given))
+    run = tune("same", init_from=str(folder))
+    again = tune("again", init_from=str(run.workdir))
+    assert run.stop == again.stop == (10,)
+    bigjax.export_checkpoint(again.workdir, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == given
+    assert tune("other", init_from=str(folder), replace="^norm").stop == ()
+
+
+def test_the_moving_average_begins_with_the_weights_too(text, first):
+    sections = {"optimizer": {"name": "adamw", "learning_rate": 0.01, "ema_decay": 0.9}}
+    sections["finetune"] = {"init_from": str(first.workdir)}
+    state = set_up(resolve(config(text, **sections))).initial_state()
+    same_bits(flatten(state.params), arrays(first))
+    same_bits(state.ema, state.params)
+    assert state.ema["norm"]["scale"] is not state.params["norm"]["scale"]  # both are donated
+
+
+def test_tokens_must_mean_what_they_meant(text, first, tmp_path):
+    def run(name, tokens, **options):
+        data = {"name": "text_file", "train": str(text), "context": 8} | tokens
+        sections = {"data": data, "finetune": options, "model": GPT_MODEL | {"vocab_size": 300}}
+        return bigjax.train(config(text, **sections), workdir=tmp_path / name, quiet=True).workdir
+
+    bpe = run("bpe", {"tokenizer": "bpe", "vocab_size": 260})
+    for tokens in ({}, {"tokenizer": "bpe", "vocab_size": 261}):
+        with pytest.raises(UserError, match=r"other tokens than .*bpe was trained on: set it to the tokenizer.json of"):
+            run("other", tokens, init_from=str(bpe))
+    with pytest.raises(UserError, match=r"other tokens than .*first was trained on: set it to 'bytes'"):
+        run("other", {"tokenizer": "bpe", "vocab_size": 260}, init_from=str(first.workdir))
+    run("same", {"tokenizer": str(bpe / "tokenizer.json")}, init_from=str(bpe))
+    run("anew", {}, init_from=str(bpe), replace="embedding")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -150,7 +190,8 @@ def test_resuming_does_not_need_what_the_run_began_from(text, tmp_path):
         ({"freeze": ""}, "leaves no parameter to learn"),
         ({"freeze": "("}, "config.finetune: freeze is no regular expression"),
         ({"lora_layers": "conv"}, "no linear layer is called 'conv'; the model's are down, key, out, query, up, value"),
-        ({"lora_layers": "key", "lora_rank": 0}, "config.finetune: a rank must be positive"),
+        ({"lora_layers": "key", "lora_rank": 0}, "config.finetune: lora_rank must be positive"),
+        ({"lora_layers": "key", "lora_alpha": -1.0}, "config.finetune: lora_alpha must be a number above 0"),
         ({"changes": {"num_heads": 4}}, "config.model.num_heads is 4, but .* was trained with 2"),
         ({"init_from": "nowhere"}, "There is no folder 'nowhere'"),
         ({"changes": {"num_layers": 3}}, r"lacks blocks/2/.* and \d+ more of the model; config.finetune.replace says"),
