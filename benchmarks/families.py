@@ -35,6 +35,7 @@ WORK: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
     "ViT-B/16": (PRESETS["vit-b16"], (IMAGES,)),
     "Whisper, tiny": (PRESETS["whisper-tiny"], (MELS, TOKENS)),
     "Conformer, S": ({"name": "conformer", "vocab_size": 29}, (MELS, LENGTHS)),
+    "the same conformer, scanned": ({"name": "conformer", "vocab_size": 29, "scan_layers": True}, (MELS, LENGTHS)),
 }
 
 
