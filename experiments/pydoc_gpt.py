@@ -3,7 +3,7 @@
 bigjax train --config=experiments/pydoc_gpt.py
 bigjax train --config=experiments/pydoc_gpt.py:llama
 
-2.437 bits per byte on validation text in 3 min 26 s on 2 CPU cores; with `:llama` 2.037 in 3 min 38 s.
+2.404 bits per byte on validation text in 3 min 9 s on 2 CPU cores; with `:llama` 2.042 in 3 min 27 s.
 """
 
 from ml_collections import ConfigDict
