@@ -7,6 +7,8 @@ import shutil
 import pytest
 from helpers import ROOT
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 import bigjax
 from bigjax.cli import main
@@ -59,11 +61,15 @@ def test_what_else_a_checkpoint_holds_comes_in_and_goes_out(tmp_path, capsys):
         "merges.txt": "",
     }
     others["vocab.json"] = json.dumps({"a": 0})
+    tokenizer = Tokenizer(WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    tokenizer.enable_truncation(7)
+    others["tokenizer.json"] = tokenizer.to_str()
     for name, content in others.items():
         (given / name).write_text(content)
     (given / "modeling.py").write_text("raise SystemExit")
     typed(capsys, "import", given, f"--workdir={tmp_path / 'run'}")
     assert bigjax.load(tmp_path / "run").stop == (5, 6)
+    assert bigjax.load(tmp_path / "run").tokenizer.truncation is None
     typed(capsys, "export", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'out'}")
     for name, content in others.items():
         assert (tmp_path / "out" / name).read_text() == content

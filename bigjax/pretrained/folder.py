@@ -17,10 +17,11 @@ from tokenizers.implementations import BertWordPieceTokenizer, ByteLevelBPEToken
 from bigjax.errors import UserError
 from bigjax.pretrained import torchvision
 
-# What there may be beside the weights and tokenizer.json: it comes in and goes out as it is.
+# What there may be beside the weights: it comes in and goes out as it is.
 DOCUMENTS = (
     "config.json",
     "generation_config.json",
+    "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",

@@ -39,7 +39,7 @@ def save_pretrained(
       model: a live module; corrections of LoRA become part of its weights.
       section: its `config.model`.
       documents: those of the checkpoint that it came from, which are written again; the dtype in config.json decides.
-      tokenizer: saved too.
+      tokenizer: saved too, where the documents have none.
 
     Raises:
       UserError: no family has this model, or the folder is not empty.
@@ -61,7 +61,7 @@ def save_pretrained(
         write(folder, places, arrays, DTYPES[name])
         for file, content in ({"config.json": json.dumps(config, indent=2) + "\n"} | dict(documents or {})).items():
             (folder / file).write_text(content)
-        if tokenizer is not None:
+        if tokenizer is not None and not (folder / "tokenizer.json").exists():
             tokenizer.save(str(folder / "tokenizer.json"))
 
 

@@ -22,7 +22,7 @@ from bigjax.training.finetune import FinetuneOptions
 from bigjax.training.state import TrainState, Tree
 from bigjax.training.workdir import Workdir
 
-DOCUMENTS = "huggingface"  # the folder of a run with what a checkpoint holds besides weights and tokenizer.json
+DOCUMENTS = "huggingface"  # the folder of a run with what a checkpoint holds besides weights
 
 # What changes the numbers and not the shapes of the arrays.
 SHAPELESS = ("num_heads", "num_kv_heads", "head_dim", "norm_epsilon", "rope_theta", "rope_scaling", "mlp", "pool")
