@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         load,
         load_pretrained,
         model_config,
+        predict,
         sweep,
         train,
     )
@@ -31,6 +32,7 @@ __all__ = [
     "load",
     "load_pretrained",
     "model_config",
+    "predict",
     "sweep",
     "train",
 ]

@@ -59,6 +59,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: less of the same (default: 1)")
     command.add_argument("--beams", type=int, default=1, help="above 1: beam search (default: 1)")
     command.add_argument("--seed", type=int, default=0, help="the same seed gives the same text (default: 0)")
+    command = verb("predict", predict, "what a trained model answers to an input")
+    command.add_argument("input", metavar="INPUT", help="a text, an image, a WAV file; or a folder or JSONL of them")
+    command.add_argument("--workdir", required=True, help="the run's folder")
+    command.add_argument("--context", help="the passage that a question is about")
+    command.add_argument("--json", action="store_true", help="an object a line, for machines")
     command = verb("import", import_, "read a Hugging Face checkpoint folder into a run's folder")
     command.add_argument("folder", metavar="DIR", help="with config.json and model.safetensors")
     command.add_argument("--workdir", required=True, help="the new run's folder")
@@ -142,6 +147,19 @@ def generate(arguments: argparse.Namespace, overrides: dict[str, object]) -> Non
     ):
         print(piece, end="", flush=True)
     print()
+
+
+def predict(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
+    """`bigjax predict`."""
+    import json
+
+    import bigjax
+    from bigjax.prediction.predict import readable
+
+    options = {} if arguments.context is None else {"context": arguments.context}
+    for example, answer in bigjax.predict(arguments.workdir, arguments.input, **options):
+        line = json.dumps(example | answer, ensure_ascii=False) if arguments.json else readable(example, answer)
+        print(line, flush=True)
 
 
 def import_(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:

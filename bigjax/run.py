@@ -94,6 +94,11 @@ class Run:
         return read_tokenizer(file) if file.exists() else None
 
     @cached_property
+    def info(self) -> dict[str, Any]:
+        """What the data said of themselves: `class_names`, `image_shape` and the like."""
+        return Workdir(self.workdir).read("data.json")
+
+    @cached_property
     def documents(self) -> dict[str, str]:
         """config.json and other files of the checkpoint that the model began as, contents by name; or none."""
         return read_documents(self.workdir / DOCUMENTS)
@@ -159,6 +164,21 @@ def evaluate(workdir: str | Path, split: str = "test") -> dict[str, float]:
     shardings = jax.tree.map(lambda a: a.sharding, (experiment.abstract.params, experiment.abstract.statistics))
     params, statistics = jax.device_put(tuple(map(nnx.to_pure_dict, state)), shardings)
     return evaluate_split(experiment, params, statistics, split)
+
+
+def predict(workdir: str | Path, source: str, **options: str) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """What a run's model answers to an input, a file or many; see `bigjax.prediction.predict`.
+
+    Args:
+      source: a text, a file, a folder or a JSONL.
+      options: what an input has besides, such as the `context` that a question is about.
+
+    Yields:
+      Each input and its answer, with `answer` and `probability`.
+    """
+    from bigjax.prediction.predict import predict
+
+    yield from predict(Run(workdir), source, options)
 
 
 def sweep(

@@ -14,6 +14,11 @@ Batch = dict[str, np.ndarray]
 class Split(Protocol):
     """One split of a data set. `rows` is the part of a global batch that this process wants."""
 
+    @property
+    def references(self) -> Any:
+        """What a task's `score` compares with, such as the texts that were spoken; None where it needs nothing."""
+        ...
+
     def steps_per_epoch(self, batch_size: int) -> float:
         """Training batches in one pass."""
         ...
@@ -42,6 +47,8 @@ class Split(Protocol):
 class Examples(Sized):
     """The part of a split that is the same for every one with independent examples; its length is their number."""
 
+    references: Any = None
+
     def steps_per_epoch(self, batch_size: int) -> float:
         return len(self) / batch_size
 
@@ -61,11 +68,13 @@ class Dataset:
       info: what models, tasks and reports need to know: `num_classes`, `image_shape`, `class_names` of images;
         `vocab_size`, `context`, `decode` (token ids to text) of texts.
       files: what must be kept with the run, by file name: a trained tokenizer.
+      notes: sentences to tell at the start, such as how many records were skipped.
     """
 
     splits: Mapping[str, Split]
     info: Mapping[str, Any]
     files: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """A sha256 over the content of all splits."""

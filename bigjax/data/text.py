@@ -91,6 +91,7 @@ class StreamSplit:
 
     text: Text
     eval_streams: int
+    references: None = None
 
     def steps_per_epoch(self, batch_size: int) -> float:
         return self.chunks(batch_size)

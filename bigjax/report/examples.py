@@ -1,4 +1,4 @@
-"""What the model does with single examples: images and predictions, prompts and continuations."""
+"""What the model does with single examples: images, texts and tables of inputs with answers."""
 
 import base64
 import io
@@ -62,6 +62,25 @@ def text_section(samples: list[dict]) -> Html:
         tag("p", tag("mark", "Underlined"), " is the prompt; the model wrote the rest."),
         *cards,
     )
+
+
+def table_section(examples: dict) -> Html:
+    """Rows of texts, such as questions with the answers given and expected; those that are wrong are marked.
+
+    `columns` K strings, `rows` lists of K strings or numbers, `right` a bool for each row, `note` a sentence.
+    """
+    head = tag("tr", tag("td"), *(tag("th", column, scope="col") for column in examples["columns"]))
+    rows = [
+        tag(
+            "tr",
+            tag("td", "✓" if right else "✕"),
+            *(tag("td", figure(cell) if isinstance(cell, float) else cell, dir="auto") for cell in row),
+            class_=None if right else "wrong",
+        )
+        for row, right in zip(examples["rows"], examples["right"], strict=True)
+    ]
+    table = tag("div", tag("table", head, *rows, class_="rows"), class_="scroll")
+    return tag("section", tag("h2", "Examples"), tag("p", examples["note"]), table)
 
 
 def _image_card(image: np.ndarray, label: str, prediction: str, probability: float, right: bool) -> Html:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from bigjax.errors import UserError
-from bigjax.report.examples import images_section, text_section
+from bigjax.report.examples import images_section, table_section, text_section
 from bigjax.report.markup import Html, duration, figure, join, settings, tag
 from bigjax.report.plots import TIMING, card, collect_curves, main_metric
 from bigjax.report.style import CSS
@@ -135,8 +135,10 @@ def _examples(examples: dict) -> Html | None:
             return images_section(examples)
         case "text":
             return text_section(examples["samples"])
+        case "table":
+            return table_section(examples)
         case kind:
-            raise ValueError(f"examples of kind {kind!r}: a report shows 'images' and 'text'")
+            raise ValueError(f"examples of kind {kind!r}: a report shows 'images', 'text' and 'table'")
 
 
 def _run_again(manifest: dict, result: dict) -> Html | None:

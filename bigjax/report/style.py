@@ -99,6 +99,13 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .pairs tr:last-child td { border-bottom: 0; }
 .pairs tr .number { text-align: right; }
 
+.rows { font-size: 13.5px; }
+.rows th, .rows td { padding: 6px 14px 6px 0; text-align: left; vertical-align: top; }
+.rows th, .rows td { border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+.rows th { color: var(--muted); font-size: 13px; font-weight: 500; }
+.rows td:first-child { color: var(--good); font-weight: 600; }
+.rows .wrong td:first-child { color: var(--bad); }
+
 .sample { margin-bottom: 14px; padding: 14px 20px 18px; }
 .sample figcaption { margin-bottom: 8px; font-size: 13px; color: var(--muted); }
 .sample pre { font-size: 13.5px; line-height: 1.6; }

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import jax
+import numpy as np
 from flax import nnx
 
 Batch = dict[str, jax.Array]
@@ -47,9 +48,23 @@ class Task:
         """
         raise TypeError(f"{type(self).__name__} must define loss")
 
+    def evaluate(self, model: nnx.Module, batch: Batch, carry: Any) -> tuple[Sums, Any, dict[str, jax.Array]]:
+        """Sums and carry as `loss` gives them without training, and what `score` needs of each row, leaves [B, ...]."""
+        return *self.loss(model, batch, carry, train=False, rngs=None), {}
+
     def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
         """Figures of a batch or a whole split from its added-up sums; "loss" first, then the main metric."""
         return {"loss": sums["loss"] / sums["weight"]}
+
+    def score(self, outputs: Mapping[int, dict[str, np.ndarray]], references: Any) -> dict[str, float]:
+        """Figures of a whole split that no sum gives, such as a word error rate.
+
+        Args:
+          outputs: what `evaluate` gave of each example, by the example's number: the batch's `index`, int32 [B], which
+            is negative where a row only fills the batch up.
+          references: the split's own `references`.
+        """
+        return {}
 
     def examples(self, model: nnx.Module, batches: Iterable[Batch], info: Mapping[str, Any]) -> dict[str, Any]:
         """What the report shows of a trained model: see `bigjax.report.write_report`."""

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from bigjax.data.loader import prefetched
 from bigjax.parallel.mesh import batch_shards
-from bigjax.tasks.task import Batch
+from bigjax.tasks.task import Batch, Sums
 from bigjax.training.setup import Experiment
 from bigjax.training.state import Tree
 
@@ -32,15 +33,29 @@ def eval_batches(experiment: Experiment, split: str) -> Iterator[Batch]:
 
 def evaluate(experiment: Experiment, params: Tree, statistics: Tree, split: str) -> dict[str, float]:
     """The task's metrics over all of a split, exact whatever the batch size and the number of devices."""
-    collected = []
+    collected: list[Sums] = []
+    outputs: dict[int, dict[str, np.ndarray]] = {}
     carry = None
-    for index, batch in enumerate(eval_batches(experiment, split)):
-        if index == 0:
+    for number, batch in enumerate(eval_batches(experiment, split)):
+        if number == 0:
             carry = experiment.task.initial_carry(experiment.model(params, statistics), batch)
-        sums, carry = experiment.eval_step(params, statistics, carry, batch)
+        sums, carry, rows = experiment.eval_step(params, statistics, carry, batch)
         collected.append(sums)
+        if rows:
+            outputs |= by_example(batch["index"], rows)
         if len(collected) > AHEAD:
             jax.block_until_ready(collected[-AHEAD])
     # In float64, so that the figure does not depend on how many batches the split came in.
     totals = jax.tree.map(lambda *parts: float(np.sum(parts, dtype=np.float64)), *jax.device_get(collected))
-    return experiment.task.metrics(totals)
+    figures = experiment.task.metrics(totals)
+    if outputs:
+        figures |= experiment.task.score(outputs, experiment.dataset.splits[split].references)
+    return figures
+
+
+def by_example(index: jax.Array, rows: dict[str, jax.Array]) -> dict[int, dict[str, np.ndarray]]:
+    """Leaves [B, ...] row by row, by the number in `index`, int32 [B]; those with a negative number are left out."""
+    if jax.process_count() > 1:
+        index, rows = multihost_utils.process_allgather((index, rows), tiled=True)
+    numbers, leaves = jax.device_get((index, rows))
+    return {int(i): {key: leaf[row] for key, leaf in leaves.items()} for row, i in enumerate(numbers) if i >= 0}

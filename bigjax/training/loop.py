@@ -1,5 +1,6 @@
 """The one training loop, of every model and task."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,13 +36,17 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
     checkpoints = open_checkpoints(experiment, workdir)
     start = max(checkpoints.steps(), default=0)
     state = checkpoints.restore(experiment.abstract, start) if start else experiment.initial_state()
-    files = experiment.dataset.files if start else {**experiment.dataset.files, **experiment.documents()}
+    files = {**experiment.dataset.files, "data.json": remembered(experiment.dataset.info)}
+    if not start:
+        files |= experiment.documents()
     workdir.begin(experiment.config, manifest(experiment), files)
     rows = workdir.keep_rows(start)
     progress = make_progress(start, steps, quiet)
     where = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     begun = f"resuming at step {start} of {steps}" if start else f"{steps} steps"
     progress.message(f"{experiment.config['experiment']}: {begun} on {where}, into {workdir.path}")
+    for note in experiment.dataset.notes:
+        progress.message(note)
     meter = Meter(experiment, rows[-1]["seconds"] if rows else 0.0, flops)
 
     def log(step: int, split: str, figures: Mapping[str, float]) -> None:
@@ -101,6 +106,11 @@ def batch_fetcher(experiment: Experiment) -> Callable[[int], Batch]:
     split, batch_size = experiment.dataset.splits["train"], experiment.options.batch_size
     seed, rows = experiment.config["seed"], experiment.rows(batch_size)
     return lambda step: experiment.to_devices(split.train_batch(seed, step, batch_size, rows))
+
+
+def remembered(info: Mapping[str, Any]) -> str:
+    """What the data say of themselves as JSON, for prediction without them."""
+    return json.dumps({key: value for key, value in info.items() if not callable(value)}, indent=2) + "\n"
 
 
 def eval_params(experiment: Experiment, state: TrainState) -> Tree:

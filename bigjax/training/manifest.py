@@ -32,6 +32,7 @@ def manifest(experiment: Experiment) -> dict[str, Any]:
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("JAX_", "NVIDIA_TF32"))},
         "git": git_state(),
         "data_fingerprint": experiment.dataset.fingerprint(),
+        "data_notes": list(experiment.dataset.notes),
         "num_parameters": sum(p.size for p in params),
         "command": command(),
     }

@@ -65,7 +65,7 @@ class Experiment:
       initial_state: makes the first state from the seed and what it is to begin from, straight into its shards.
       documents: what the run keeps of a checkpoint that it begins from, contents by file name.
       train_step: (state, batch) to (state, sums); the state is donated.
-      eval_step: (params, statistics, carry, batch) to (sums, carry).
+      eval_step: (params, statistics, carry, batch) to (sums, carry, outputs).
     """
 
     config: dict[str, Any]
@@ -173,7 +173,7 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         eval_step=jax.jit(
             partial(eval_step, program),
             in_shardings=(shardings.params, shardings.statistics, rows, rows),
-            out_shardings=(whole, rows),
+            out_shardings=(whole, rows, rows),
         ),
     )
 

@@ -102,7 +102,8 @@ def join_rows(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
-def eval_step(program: Program, params: Tree, statistics: Tree, carry: Tree, batch: Batch) -> tuple[Sums, Tree]:
-    """The task's sums over one batch, without dropout or augmentation; rows with zero weight add nothing."""
-    model = nnx.merge(program.graphdef, params, statistics)
-    return program.task.loss(model, batch, carry, train=False, rngs=None)
+def eval_step(
+    program: Program, params: Tree, statistics: Tree, carry: Tree, batch: Batch
+) -> tuple[Sums, Tree, dict[str, jax.Array]]:
+    """What the task says of one batch, without dropout or augmentation: see `Task.evaluate`."""
+    return program.task.evaluate(nnx.merge(program.graphdef, params, statistics), batch, carry)

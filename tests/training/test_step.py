@@ -130,7 +130,7 @@ def test_batch_statistics_are_state_and_do_not_learn():
     after, _ = step(program, state, batch)
     x = batch["image"][:, 0, 0] / 255.0
     close(after.statistics["norm"], {"mean": 0.1 * x.mean(0), "var": 0.9 + 0.1 * x.var(0)})
-    sums, _ = jax.jit(partial(eval_step, program))(after.params, after.statistics, None, batch)
+    sums, *_ = jax.jit(partial(eval_step, program))(after.params, after.statistics, None, batch)
     p, s = jax.device_get((after.params, after.statistics["norm"]))
     normed = (x - s["mean"]) / np.sqrt(s["var"] + 1e-5) * p["norm"]["scale"] + p["norm"]["bias"]
     logits = normed @ p["head"]["kernel"] + p["head"]["bias"]
@@ -185,7 +185,7 @@ def test_a_penalty_trains_but_is_neither_figure_nor_state():
 
     expected = jax.jit(jax.grad(total))(state.params)
     close(after.params, jax.tree.map(lambda p, g: p - 0.5 * g, state.params, expected))
-    evaluated, _ = jax.jit(partial(eval_step, program))(state.params, {}, state.carry, batch)
+    evaluated, *_ = jax.jit(partial(eval_step, program))(state.params, {}, state.carry, batch)
     assert set(evaluated) == {"loss", "weight", "bytes"}
     same_bits(step(program, state, batch)[1], sums)
 
@@ -207,8 +207,8 @@ def test_evaluation_ignores_rows_without_weight_and_drops_nothing():
     both = {key: np.concatenate([batch[key], blank[key]]) for key in batch}
     evaluate = jax.jit(partial(eval_step, program))
     carry = jax.tree.map(lambda c: np.concatenate([c, c]), state.carry)
-    whole, _ = evaluate(state.params, state.statistics, carry, both)
-    part, _ = evaluate(state.params, state.statistics, state.carry, batch)
+    whole, *_ = evaluate(state.params, state.statistics, carry, both)
+    part, *_ = evaluate(state.params, state.statistics, state.carry, batch)
     close(whole, part, atol=0, rtol=1e-6)
     same_bits(evaluate(state.params, state.statistics, state.carry, batch)[0], part)
 

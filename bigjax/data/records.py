@@ -1,0 +1,134 @@
+"""Records in the user's own files (TSV, CSV, JSONL), and what becomes of those that cannot be used."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from bigjax.errors import UserError, nearest
+
+OnError = Literal["stop", "skip"]
+
+
+class BadRecords:
+    """Told of each bad record while a data set is read.
+
+    Args:
+      on_error: `config.data.on_error`. "stop" raises at the first; "skip" leaves it out and counts it.
+    """
+
+    def __init__(self, on_error: OnError) -> None:
+        self.on_error = on_error
+        self.problems: list[str] = []
+
+    def report(self, where: str, problem: str) -> None:
+        """Notes a record that its reader then leaves out.
+
+        Args:
+          where: file and line, or whatever finds it.
+          problem: what is wrong and how to mend it, without a full stop.
+
+        Raises:
+          UserError: bad records stop the run.
+        """
+        if self.on_error == "stop":
+            raise UserError(f"{where}: {problem} (config.data.on_error='skip' leaves such records out).")
+        self.problems.append(f"{where}: {problem}")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How many were skipped, with the first of them; empty where there were none."""
+        if not self.problems:
+            return ()
+        shown = "; ".join(self.problems[:3]) + ("; ..." if len(self.problems) > 3 else "")
+        return (f"skipped {len(self.problems)} bad record{'s' * (len(self.problems) > 1)}: {shown}",)
+
+
+class Record(NamedTuple):
+    """One record of a table."""
+
+    where: str  # file and line, for errors
+    values: dict[str, Any]  # by column; texts, but what JSON has otherwise
+
+
+def read_table(path: str, option: str, columns: Sequence[str], bad: BadRecords) -> Iterator[Record]:
+    """The records of a .tsv, .csv or .jsonl file in UTF-8 that have something in each of `columns`, in order.
+
+    The first line of a .tsv or .csv names the columns. In a .tsv a quotation mark is one and nothing else; a .csv is
+    quoted as spreadsheets do it.
+
+    Args:
+      option: the key of `config.data` that names the file.
+
+    Raises:
+      UserError: there is no such file, it is empty, it lacks a column, or `bad` stops at a record.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"There is no file {path!r} (config.data.{option}).")
+    kind = file.suffix.lower()
+    if kind not in (".tsv", ".csv", ".jsonl"):
+        raise UserError(f"{path!r} (config.data.{option}) must end in .tsv, .csv or .jsonl, which says what it holds.")
+    if file.stat().st_size == 0:
+        raise UserError(f"{path!r} (config.data.{option}) is empty.")
+    for where, values in parse_json(path, bad) if kind == ".jsonl" else parse_delimited(path, kind, columns, bad):
+        missing = [column for column in columns if not str(values.get(column, "")).strip()]
+        if missing:
+            bad.report(where, f"there is nothing in {missing[0]!r}")
+        else:
+            yield Record(where, values)
+
+
+def lines(path: str, bad: BadRecords) -> Iterator[tuple[int, str]]:
+    """The lines of a text file with their numbers, without those that are not UTF-8, which are bad records."""
+    with Path(path).expanduser().open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                bad.report(f"{path!r} line {number}", f"not UTF-8 at byte {error.start}; save the file as UTF-8")
+
+
+def parse_json(path: str, bad: BadRecords) -> Iterator[Record]:
+    """An object on each line; blank lines are passed over."""
+    for number, line in lines(path, bad):
+        if not line.strip():
+            continue
+        where = f"{path!r} line {number}"
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            bad.report(where, f"no JSON: {error}")
+            continue
+        if isinstance(values, dict):
+            yield Record(where, values)
+        else:
+            bad.report(where, "no JSON object")
+
+
+def parse_delimited(path: str, kind: str, columns: Sequence[str], bad: BadRecords) -> Iterator[Record]:
+    """The rows below a line of column names."""
+    numbered = lines(path, bad)
+    rows = csv.reader(
+        (line for _, line in numbered),
+        delimiter="\t" if kind == ".tsv" else ",",
+        quoting=csv.QUOTE_NONE if kind == ".tsv" else csv.QUOTE_MINIMAL,
+    )
+    header = next(rows, [])
+    for column in columns:
+        if column not in header:
+            raise UserError(f"{path!r} has no column {column!r} in its first line; {nearest(column, header)}")
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            bad.report(f"{path!r} line {rows.line_num}", str(error))
+            continue
+        if row is None:
+            return
+        where = f"{path!r} line {rows.line_num}"
+        if len(row) == len(header):
+            yield Record(where, dict(zip(header, row, strict=True)))
+        elif row:
+            bad.report(where, f"{len(row)} columns, but the first line names {len(header)}")

@@ -1,0 +1,68 @@
+"""Tokenizers with special tokens: those of a checkpoint, or a WordPiece or BPE learned from the training text."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from bigjax.errors import UserError
+
+PAD, UNKNOWN, BEGIN, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def subword_tokenizer(kind: str, vocab_size: int | None, texts: Iterable[str]) -> Tokenizer:
+    """The tokenizer of `config.data.tokenizer`; a text becomes [CLS] text [SEP], a pair [CLS] first [SEP] second [SEP].
+
+    Args:
+      kind: "wordpiece", lower-cased as BERT's; "bpe", byte-level with nothing lost; or a tokenizer.json, or a
+        checkpoint's or run's folder with one, which keeps its own special tokens.
+      vocab_size: how many tokens are learned, None where the tokenizer is there already.
+      texts: what they are learned from.
+
+    Raises:
+      UserError: there is no such tokenizer, or the vocabulary's size does not fit.
+    """
+    if kind not in ("wordpiece", "bpe"):
+        if vocab_size is not None:
+            raise UserError(f"config.data.vocab_size is what the tokenizer {kind!r} has; leave it out.")
+        return read_tokenizer(kind)
+    least = len(SPECIAL) + (256 if kind == "bpe" else 1)
+    if vocab_size is None or vocab_size < least:
+        raise UserError(f"config.data.vocab_size must be {least} or more for {kind!r}, not {vocab_size}.")
+    shared: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": list(SPECIAL), "show_progress": False}
+    if kind == "wordpiece":
+        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+        tokenizer.normalizer = normalizers.BertNormalizer()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        trainer: Any = trainers.WordPieceTrainer(**shared)
+    else:
+        tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(**shared, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BEGIN} $A {END}",
+        pair=f"{BEGIN} $A {END} $B:1 {END}:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (BEGIN, END)],
+    )
+    return tokenizer
+
+
+def read_tokenizer(path: str) -> Tokenizer:
+    """A tokenizer.json, or the one in a folder, without the padding and truncation that it may have been saved with."""
+    file = Path(path).expanduser()
+    file = file / "tokenizer.json" if file.is_dir() else file
+    if not file.is_file():
+        raise UserError(
+            f"config.data.tokenizer must be 'wordpiece', 'bpe' or a tokenizer.json; there is no {str(file)!r}."
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises no narrower class
+        raise UserError(f"{str(file)!r} is no tokenizer: {error}.") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

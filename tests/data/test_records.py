@@ -1,0 +1,77 @@
+"""Tables of the user's own: what is read, and each way in which a record can be bad."""
+
+import pytest
+
+from bigjax.data.records import BadRecords, read_table
+from bigjax.errors import UserError
+
+FILES = {
+    ".tsv": 'sentence\tlabel\nhe said "no\t0\n\nfine, really\t1\n',
+    ".csv": 'label,sentence\n0,"he said ""no"\n1,"fine, really"\n',
+    ".jsonl": '{"sentence": "he said \\"no", "label": 0}\n\n{"sentence": "fine, really", "label": 1, "more": 2}\n',
+}
+
+
+def read(path, columns=("sentence", "label"), on_error="stop"):
+    bad = BadRecords(on_error)
+    return list(read_table(str(path), "train", columns, bad)), bad
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_every_kind_gives_the_same_records(tmp_path, kind):
+    path = tmp_path / f"a{kind}"
+    path.write_text("\ufeff" + FILES[kind])  # as some editors begin a file
+    records, bad = read(path)
+    assert [(r.values["sentence"], int(r.values["label"])) for r in records] == [
+        ('he said "no', 0),
+        ("fine, really", 1),
+    ]
+    assert records[0].where == f"{str(path)!r} line {1 if kind == '.jsonl' else 2}"
+    assert bad.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where", "problem"),
+    [
+        ("a.tsv", b"sentence\tlabel\ngood\t1\n \t0\n", "line 3", "nothing in 'sentence'"),
+        ("a.tsv", b"sentence\tlabel\ngood\t1\nbad\n", "line 3", "1 columns, but the first line names 2"),
+        ("a.tsv", b"sentence\tlabel\ngood\t1\nb\xffd\t0\n", "line 3", "not UTF-8 at byte 1"),
+        ("a.jsonl", b'{"sentence": "good", "label": 1}\n{"sentence": 3,\n', "line 2", "no JSON"),
+        ("a.jsonl", b'{"sentence": "good", "label": 1}\n[1, 2]\n', "line 2", "no JSON object"),
+        ("a.jsonl", b'{"sentence": "good", "label": 1}\n{"sentence": "b"}\n', "line 2", "nothing in 'label'"),
+        ("a.csv", b'sentence,label\ngood,1\n"bad,0\n', "line 3", "1 columns"),
+    ],
+)
+def test_a_bad_record_stops_the_run_or_is_skipped(tmp_path, name, content, where, problem):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError) as told:
+        read(path)
+    assert f"{str(path)!r} {where}" in str(told.value) and problem in str(told.value)
+    records, bad = read(path, on_error="skip")
+    assert [r.values["sentence"] for r in records] == ["good"]
+    (note,) = bad.notes
+    assert note.startswith("skipped 1 bad record: ") and problem in note
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.tsv", None, "There is no file"),
+        ("a.tsv", b"", "is empty"),
+        ("a.txt", b"x", "must end in .tsv, .csv or .jsonl"),
+        ("a.csv", b"sentnce,label\nx,1\n", "has no column 'sentence' in its first line; did you mean 'sentnce'?"),
+    ],
+)
+def test_a_wrong_file_stops_even_when_records_are_skipped(tmp_path, name, content, sentence):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=sentence.replace(".", r"\.").replace("?", r"\?")):
+        read(tmp_path / name, on_error="skip")
+
+
+def test_many_bad_records_are_counted_and_the_first_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"sentence": "good"}\n' + "no\n" * 7)
+    records, bad = read(tmp_path / "a.jsonl", ("sentence",), "skip")
+    assert len(records) == 1
+    assert bad.notes[0].startswith("skipped 7 bad records") and bad.notes[0].count("line") == 6
