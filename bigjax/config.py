@@ -32,6 +32,10 @@ class TrainOptions:
     are in steps; `log_every=0` and the like switch a thing off. `eval_batch_size=None` is `batch_size`. `precision`
     is what the model computes in; parameters and optimizer state are always float32. Batches are fetched
     ahead by `loader_workers` threads (0: by the loop itself); the batches are the same for any number.
+
+    Where a checkpoint cannot be written (`on_save_error`) training goes on and the next one is tried, or it stops; the
+    older ones stay either way. A step or evaluation batch that takes longer than `stall_seconds` ends the process, with
+    the stacks of all threads on standard error; 0 waits for ever.
     """
 
     steps: int | None = None
@@ -44,6 +48,8 @@ class TrainOptions:
     keep_checkpoints: int = 2
     loader_workers: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
+    on_save_error: Literal["continue", "stop"] = "continue"
+    stall_seconds: float = 0.0
     tensorboard: bool = False
     wandb: str | None = None
 
@@ -54,7 +60,7 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, not {value}")
-        for name in ("log_every", "eval_every", "checkpoint_every", "loader_workers"):
+        for name in ("log_every", "eval_every", "checkpoint_every", "loader_workers", "stall_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
 

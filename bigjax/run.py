@@ -24,7 +24,7 @@ from bigjax.report import plot_metrics
 from bigjax.training import loop
 from bigjax.training.begin import DOCUMENTS
 from bigjax.training.begin import model_config as model_config  # for experiments
-from bigjax.training.checkpoint import Checkpoints, params_sha256
+from bigjax.training.checkpoint import Checkpoints, newest_weights, params_sha256
 from bigjax.training.evaluate import evaluate as evaluate_split
 from bigjax.training.setup import model_maker, resolve, set_up
 from bigjax.training.state import TrainState
@@ -72,10 +72,7 @@ class Run:
     @cached_property
     def model(self) -> nnx.Module:
         """The trained model as a live module on the first device, from the newest checkpoint."""
-        checkpoints = Checkpoints(self.workdir / "checkpoints")
-        if not checkpoints.steps():
-            raise UserError(f"{self.workdir} has no checkpoint yet.")
-        weights, statistics = checkpoints.restore_weights(max(checkpoints.steps()))
+        weights, statistics = newest_weights(self.workdir)
         abstract = nnx.eval_shape(model_maker(self.config), jax.random.key(0))
         graphdef, *parts = nnx.split(abstract, nnx.Param, ...)
         for part, arrays in zip(parts, (weights, statistics), strict=True):
@@ -96,7 +93,7 @@ class Run:
     @cached_property
     def info(self) -> dict[str, Any]:
         """What the data said of themselves: `class_names`, `image_shape` and the like."""
-        return Workdir(self.workdir).read("data.json")
+        return Workdir(self.workdir).read("manifest.json")["data"]
 
     @cached_property
     def documents(self) -> dict[str, str]:
@@ -126,15 +123,17 @@ def train(
 
     Raises:
       UserError: something in the config, the data or the workdir is wrong.
+      Stopped: SIGTERM or SIGINT came, and where the run was is saved.
     """
     resolved = read_config(config, overrides)
     path = Path(workdir or f"runs/{resolved['experiment']}-{time.strftime('%Y%m%d-%H%M%S')}")
     use_compilation_cache()
     experiment = set_up(resolved)
     folder = Workdir(path, writes=jax.process_index() == 0)
-    folder.check(experiment.config, experiment.dataset.fingerprint())
-    if not (path / "result.json").exists():
-        loop.train(experiment, folder, quiet)
+    with folder.locked():
+        folder.check(experiment.config, experiment.dataset.fingerprint())
+        if not (path / "result.json").exists():
+            loop.train(experiment, folder, quiet)
     return Run(path)
 
 
@@ -163,7 +162,9 @@ def evaluate(workdir: str | Path, split: str = "test") -> dict[str, float]:
     _, *state = nnx.split(run.model, nnx.Param, ...)
     shardings = jax.tree.map(lambda a: a.sharding, (experiment.abstract.params, experiment.abstract.statistics))
     params, statistics = jax.device_put(tuple(map(nnx.to_pure_dict, state)), shardings)
-    return evaluate_split(experiment, params, statistics, split)
+    metrics = evaluate_split(experiment, params, statistics, split)
+    assert metrics is not None  # nothing stops it
+    return metrics
 
 
 def predict(workdir: str | Path, source: str, **options: str) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:

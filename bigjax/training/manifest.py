@@ -17,7 +17,7 @@ PACKAGES = ("bigjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "num
 
 
 def manifest(experiment: Experiment) -> dict[str, Any]:
-    """Versions, platform, devices, mesh, flags, git commit and the data's fingerprint."""
+    """Versions, platform, devices, mesh, flags, git commit, and what the data are: prediction needs no more of them."""
     params = jax.tree.leaves(experiment.abstract.params)
     return {
         "versions": {name: found for name in PACKAGES if (found := package_version(name))},
@@ -33,6 +33,7 @@ def manifest(experiment: Experiment) -> dict[str, Any]:
         "git": git_state(),
         "data_fingerprint": experiment.dataset.fingerprint(),
         "data_notes": list(experiment.dataset.notes),
+        "data": {key: value for key, value in experiment.dataset.info.items() if not callable(value)},
         "num_parameters": sum(p.size for p in params),
         "command": command(),
     }
