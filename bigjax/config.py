@@ -75,6 +75,10 @@ class Parameter:
 
 Schema = dict[str, Parameter]
 
+# The keys that stand in no section. `reproducible`: False lets kernels be faster that may give other bits when run
+# again (on a GPU; elsewhere there are none); "elastic" gives the same bits on 1, 2, 4 and 8 devices.
+SCALARS: Schema = {"seed": Parameter(int, 0), "reproducible": Parameter(bool | Literal["elastic"], True)}
+
 
 def schema(function: Callable[..., Any], without: tuple[str, ...] = ()) -> Schema:
     """The keys, types and defaults that `function` (or a class) takes by keyword, but those in `without`."""
@@ -146,8 +150,8 @@ def resolve(config: Mapping[str, Any], overrides: Mapping[str, Any], schemas: Ca
     given = json.loads(ConfigDict(config).to_json_best_effort())
     for key, value in overrides.items():
         section, _, rest = key.partition(".")
-        if section not in (*SECTIONS, "seed", "experiment"):
-            raise UserError(f"There is no config key {key!r}; {nearest(section, (*SECTIONS, 'seed'))}")
+        if section not in (*SECTIONS, *SCALARS, "experiment"):
+            raise UserError(f"There is no config key {key!r}; {nearest(section, (*SECTIONS, *SCALARS))}")
         if (section in SECTIONS) != bool(rest) or "." in rest:
             raise UserError(f"Config keys look like 'seed' or 'optimizer.learning_rate', not {key!r}.")
         if rest:
@@ -157,11 +161,11 @@ def resolve(config: Mapping[str, Any], overrides: Mapping[str, Any], schemas: Ca
         else:
             given[section] = value
     for key in given:
-        if key not in (*SECTIONS, "seed", "experiment"):
-            raise UserError(f"There is no config key {key!r}; {nearest(key, (*SECTIONS, 'seed'))}")
+        if key not in (*SECTIONS, *SCALARS, "experiment"):
+            raise UserError(f"There is no config key {key!r}; {nearest(key, (*SECTIONS, *SCALARS))}")
     whole: dict[str, Any] = {
         "experiment": given.get("experiment", "experiment"),
-        "seed": checked("seed", given.get("seed", 0), Parameter(int)),
+        **{key: checked(key, given.get(key, p.default), p) for key, p in SCALARS.items()},
     }
     if not 0 <= whole["seed"] < 2**32:
         raise UserError(f"config.seed must be from 0 to 2**32 - 1, not {whole['seed']}.")

@@ -1,6 +1,7 @@
 """The verbs as functions: what the terminal and the notebook both call."""
 
 import inspect
+import os
 import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -25,7 +26,9 @@ from bigjax.training import loop
 from bigjax.training.begin import DOCUMENTS
 from bigjax.training.begin import model_config as model_config  # for experiments
 from bigjax.training.checkpoint import Checkpoints, newest_weights, params_sha256
+from bigjax.training.elastic import SHARDS
 from bigjax.training.evaluate import evaluate as evaluate_split
+from bigjax.training.manifest import available_cores
 from bigjax.training.setup import model_maker, resolve, set_up
 from bigjax.training.state import TrainState
 from bigjax.training.workdir import Workdir
@@ -126,6 +129,8 @@ def train(
       Stopped: SIGTERM or SIGINT came, and where the run was is saved.
     """
     resolved = read_config(config, overrides)
+    if resolved["reproducible"] == "elastic":
+        fix_threads()
     path = Path(workdir or f"runs/{resolved['experiment']}-{time.strftime('%Y%m%d-%H%M%S')}")
     use_compilation_cache()
     experiment = set_up(resolved)
@@ -238,6 +243,15 @@ def export_checkpoint(workdir: str | Path, path: str | Path) -> None:
 def read_config(config: str | Mapping[str, Any], overrides: Overrides | None) -> dict[str, Any]:
     """The resolved config of an experiment file or of a config."""
     return resolve(experiment_config(config) if isinstance(config, str) else ConfigDict(config), overrides)
+
+
+def fix_threads() -> None:
+    """Gives XLA as many threads on one CPU device as on eight; must come before the first use of a device.
+
+    By default it has a thread for every core, or for every device if they are more, and the number of threads decides
+    how sums inside a product are cut.
+    """
+    os.environ.setdefault("NPROC", str(max(SHARDS, available_cores())))
 
 
 def use_compilation_cache() -> None:

@@ -108,7 +108,7 @@ class Checkpoints:
                 shutil.rmtree(left, ignore_errors=True)  # it only fills the disk
             raise not_saved(step, error) from error
 
-    def restore_newest(self, abstract: TrainState) -> tuple[TrainState, list[dict[str, np.float32]]] | None:
+    def restore_newest(self, abstract: TrainState) -> tuple[TrainState, list[Mapping[str, Any]]] | None:
         """The newest state that is what was written, and its `recent`; None where there is no checkpoint.
 
         Those that are damaged are set aside.

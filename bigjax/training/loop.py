@@ -38,9 +38,11 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
     options, splits, steps = experiment.options, experiment.dataset.splits, experiment.steps
     sinks = make_sinks(options, workdir.path, experiment.config)
     fetch = batch_fetcher(experiment)
-    flops = count_flops(experiment.train_step.trace(experiment.abstract, fetch(0)).jaxpr)
+    flops = count_flops(experiment.jitted_step.trace(experiment.abstract, fetch(0)).jaxpr)
     checkpoints = open_checkpoints(experiment, workdir)
     restored = checkpoints.restore_newest(experiment.abstract)
+    state: TrainState
+    recent: list[Mapping[str, Any]]  # the sums of the steps since the last line of figures
     state, recent = restored or (experiment.initial_state(), [])
     start = int(state.step)
     files = experiment.dataset.files if restored else {**experiment.dataset.files, **experiment.documents()}
