@@ -1,0 +1,26 @@
+"""A small Transformer translates number words from English to French; the pairs are written by rule, in code.
+
+bigjax train --config=experiments/numerals_transformer.py
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    return ConfigDict(
+        {
+            "seed": 0,
+            "model": {"name": "encoder_decoder", "d_model": 96, "num_layers": 2, "num_heads": 4, "d_ff": 192},
+            "task": {"name": "translation", "max_new_tokens": 40},
+            "data": {"name": "numerals"},
+            "optimizer": {
+                "name": "adam",
+                "learning_rate": (96 * 400) ** -0.5,
+                "schedule": "rsqrt",
+                "warmup_steps": 400,
+                "b2": 0.98,
+                "eps": 1e-9,
+            },
+            "train": {"steps": 1500, "batch_size": 64, "log_every": 100, "eval_every": 500, "checkpoint_every": 500},
+        }
+    )
