@@ -13,7 +13,9 @@ from bigjax.data.tfds import tfds_translation
 from bigjax.errors import UserError
 
 ALL = slice(None)
-ROWS = [(f"the {'very ' * (i % 7)}old house number {i}", f"das {'sehr ' * (i % 5)}alte Haus Nummer {i}") for i in range(90)]
+ROWS = [
+    (f"the {'very ' * (i % 7)}old house number {i}", f"das {'sehr ' * (i % 5)}alte Haus Nummer {i}") for i in range(90)
+]
 
 
 def write(path, rows=ROWS, columns=("source", "target")):
@@ -114,7 +116,7 @@ def test_long_training_pairs_are_left_out_and_counted_and_others_kept_whole(tmp_
     assert data.notes == ("left out 2 training pairs of more than config.data.max_length=64 tokens",)
     assert [len(data.splits[name]) for name in ("train", "validation", "test")] == [90, 92, 92]
     assert data.splits["test"].source.lengths.max() > 64
-    with pytest.raises(UserError, match="Every training pair has more than config.data.max_length=1 tokens"):
+    with pytest.raises(UserError, match=r"Every training pair has more than config.data.max_length=1 tokens"):
         translation_pairs(file, vocab_size=300, max_length=1)
 
 
@@ -186,9 +188,7 @@ def test_translations_of_tfds(tmp_path):
     options = {"dataset": "tiny_translations/de-en", "data_dir": str(tmp_path), "vocab_size": 270}
     with pytest.raises(UserError, match=r"Example \d of 'train' of 'tiny_translations/de-en': the target is empty"):
         tfds_translation(**options, source_language="en", target_language="de")
-    data = tfds_translation(
-        **options, source_language="en", target_language="de", test_split="test", on_error="skip"
-    )
+    data = tfds_translation(**options, source_language="en", target_language="de", test_split="test", on_error="skip")
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 9, "test": 4}
     assert sorted(data.splits["test"].references.texts) == [f"Häuser {i}" for i in range(4)]
     assert data.notes[0].startswith("skipped 1 bad record:")
