@@ -167,7 +167,7 @@ from bigjax.training.evaluate import evaluate
 config = {
     "model": {"name": "encoder_decoder", "d_model": 16, "num_layers": 1, "num_heads": 2, "d_ff": 16},
     "task": {"name": "translation", "max_new_tokens": 6},
-    "data": {"name": "numerals", "train_size": 40, "validation_size": 7, "test_size": 3, "vocab_size": 280, "buckets": 1},
+    "data": {"name": "numerals", "train_size": 40, "validation_size": 7, "vocab_size": 280, "buckets": 1},
     "optimizer": {"name": "adam", "learning_rate": 0.001},
     "train": {"steps": 1, "batch_size": 4},
 }
