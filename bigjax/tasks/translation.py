@@ -118,7 +118,7 @@ class Translation(Task):
         """20 pairs of middling length with their translations."""
         batches = list(batches)
         batch = batches[len(batches) // 2]
-        tokens = jax.jit(type(self).translate, static_argnums=0)(self, model, batch)
+        tokens = jax.jit(self.translate)(model, batch)
         rows: list[list[str]] = []
         sides = jax.device_get((batch["source"], batch["targets"], tokens))
         for number, *texts in zip(jax.device_get(batch["index"]), *sides, strict=True):
