@@ -5,8 +5,8 @@ bigjax train --config=experiments/wmt_transformer.py
 bigjax train --config=experiments/wmt_transformer.py:files --config.data.train=train.tsv --config.data.test=test.tsv
 
 The paper reaches BLEU 27.3 on newstest2014 after 100,000 steps, 12 hours on 8 P100 GPUs. Not run here, for want of the
-data and of such GPUs. What differs: a batch is 896 pairs, on average about the paper's 25,000 tokens a side; as those of
-long pairs have far more, it goes through in 8 parts, and pairs of more than 128 tokens are left out of training.
+data and of such GPUs. What differs: a batch is 896 pairs, on average about the paper's 25,000 tokens a side; long ones
+have far more, so it goes through in 8 parts, and pairs of more than 128 tokens are left out of training.
 Evaluation takes a moving average of the parameters where the paper averages its last five checkpoints. The paper's BLEU
 is of tokenised text with German compounds split, and so higher than sacreBLEU's (Post 2018).
 """
