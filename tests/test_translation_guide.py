@@ -6,7 +6,7 @@ import shlex
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, apply
 
 import bigjax
 from bigjax.cli import main
@@ -74,7 +74,7 @@ def test_answers_are_the_beams_with_their_probabilities(folder):
     (best,) = beam_search(run.model, [[begin]], 6, 4, length_penalty=0.6, length_offset=5.0, **options)
     answer = answers[1]
     assert answer["answer"] == run.tokenizer.decode(best)
-    logits = np.asarray(run.model(source, np.array([[begin, *best[:-1]]], np.int32))[0], np.float64)
+    logits = np.asarray(apply(run.model, source, np.array([[begin, *best[:-1]]], np.int32))[0], np.float64)
     chances = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     total = chances[np.arange(len(best)), best].sum()
     assert answer["probability"] == pytest.approx(np.exp(total), rel=1e-3)

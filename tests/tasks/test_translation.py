@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import made, run_python
+from helpers import apply, made, run_python
 from tokenizers import Tokenizer
 
 from bigjax.data.pairs import References
@@ -65,7 +65,7 @@ def test_loss_against_float64(smoothing):
     model, data = build(), batch(PAIRS)
     task = Translation(label_smoothing=smoothing)
     sums, _ = jax.jit(lambda model, data: task.loss(model, data, None, train=True, rngs=nnx.Rngs(0)))(model, data)
-    logits = np.asarray(model(data["source"], data["inputs"], data["source_mask"]), np.float64)
+    logits = np.asarray(apply(model, data["source"], data["inputs"], data["source_mask"]), np.float64)
     chances = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     wanted = np.full(logits.shape, smoothing / VOCAB)
     rows, columns = np.indices(data["targets"].shape)
@@ -159,6 +159,7 @@ def test_scores_are_those_of_sacrebleu(tmp_path):
     assert TASK.score(right, References(REFERENCES, words)) == pytest.approx({"bleu": 100, "chrf": 100})
 
 
+@pytest.mark.slow
 def test_evaluation_on_several_devices_gives_the_same_figures():
     code = """
 import json, jax, bigjax
