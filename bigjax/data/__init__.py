@@ -5,14 +5,19 @@ from collections.abc import Callable
 from bigjax.data.dataset import Dataset
 from bigjax.data.digits import digits
 from bigjax.data.image_folder import image_folder
+from bigjax.data.numerals import numerals
+from bigjax.data.pairs import translation_pairs
 from bigjax.data.text import pydoc, text_file
-from bigjax.data.tfds import tfds_images, tfds_text
+from bigjax.data.tfds import tfds_images, tfds_text, tfds_translation
 
 SOURCES: dict[str, Callable[..., Dataset]] = {
     "digits": digits,
     "image_folder": image_folder,
+    "numerals": numerals,
     "pydoc": pydoc,
     "text_file": text_file,
     "tfds_images": tfds_images,
     "tfds_text": tfds_text,
+    "tfds_translation": tfds_translation,
+    "translation_pairs": translation_pairs,
 }

@@ -3,8 +3,10 @@
 from bigjax.tasks.image_classification import ImageClassification
 from bigjax.tasks.language_modelling import LanguageModelling
 from bigjax.tasks.task import Task
+from bigjax.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
     "image_classification": ImageClassification,
     "language_modelling": LanguageModelling,
+    "translation": Translation,
 }

@@ -102,3 +102,20 @@ class TinyOffline(TinyTexts):
 
     def _split_generators(self, dl_manager):
         raise ConnectionError("Failed to resolve 'example.org'")
+
+
+class TinyTranslations(tfds.core.GeneratorBasedBuilder):
+    """Pairs of texts as WMT's; one has nothing on one side."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="de-en"),)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(features=tfds.features.Translation(languages=("de", "en")))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(10), "test": self._generate_examples(4)}
+
+    def _generate_examples(self, count: int):
+        for i in range(count):
+            yield i, {"de": f"Häuser {i}" if i != 5 or count < 10 else "", "en": f"houses {i}"}
