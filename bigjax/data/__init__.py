@@ -5,6 +5,7 @@ from collections.abc import Callable
 from bigjax.data.dataset import Dataset
 from bigjax.data.digits import digits
 from bigjax.data.image_folder import image_folder
+from bigjax.data.squad import squad, tfds_squad
 from bigjax.data.text import pydoc, text_file
 from bigjax.data.tfds import tfds_images, tfds_text
 
@@ -12,7 +13,9 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
     "digits": digits,
     "image_folder": image_folder,
     "pydoc": pydoc,
+    "squad": squad,
     "text_file": text_file,
     "tfds_images": tfds_images,
+    "tfds_squad": tfds_squad,
     "tfds_text": tfds_text,
 }
