@@ -68,14 +68,13 @@ def read_articles(path: str, option: str) -> list[dict[str, Any]]:
 
 def article_questions(path: str, article: Any, bad: BadRecords) -> Iterator[Question]:
     """The questions of one article."""
-    article = article if isinstance(article, dict) else {}
-    title, paragraphs = article.get("title", "untitled"), article.get("paragraphs")
+    title = article.get("title", "untitled") if isinstance(article, dict) else None
+    paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
     for paragraph in paragraphs if isinstance(paragraphs, list) else [None]:
-        questions = paragraph.get("qas") if isinstance(paragraph, dict) else None
-        if not isinstance(questions, list):
+        if not isinstance(paragraph, dict) or not isinstance(paragraph.get("qas"), list):
             bad.report(f"{path!r} article {title!r}", "no list of 'paragraphs' with 'context' and a list of 'qas'")
             continue
-        for values in questions:
+        for values in paragraph["qas"]:
             if isinstance(values, dict):
                 where = f"{path!r} question {values.get('id')!r} in article {title!r}"
                 yield from checked(where, {"context": paragraph.get("context"), "is_impossible": False, **values}, bad)

@@ -1,5 +1,6 @@
 """Windows of tokens over passages, each behind the question that is asked about it, and the batches made of them."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,9 +109,9 @@ class Windows:
         numbers: dict[str, int] = {}
         self.passage = np.array([numbers.setdefault(q.passage, len(numbers)) for q in questions], np.int32)
         tokens, spans = [], []
-        for encoding in encoded(tokenizer, list(numbers)):
+        for passage, encoding in zip(numbers, encoded(tokenizer, list(numbers)), strict=True):
             tokens.append(np.array(encoding.ids, np.int32))
-            spans.append(np.array(encoding.offsets, np.int32).reshape(-1, 2))
+            spans.append(np.array([with_marks(passage, *span) for span in encoding.offsets], np.int32).reshape(-1, 2))
         self.passage_tokens, self.spans = ragged(tokens), ragged(spans)
         self.question_tokens = ragged(
             np.array(encoding.ids[: layout.max_query_length], np.int32)
@@ -211,6 +212,13 @@ class Windows:
             "start": ends[:, 0],
             "end": ends[:, 1],
         }
+
+
+def with_marks(passage: str, begin: int, end: int) -> tuple[int, int]:
+    """A token's characters with the accents behind the last, where they are characters of their own that it drops."""
+    while end < len(passage) and passage[end] > "\x7f" and unicodedata.combining(passage[end]):
+        end += 1
+    return begin, end
 
 
 def encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterable[Any]:
