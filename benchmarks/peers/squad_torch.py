@@ -44,7 +44,7 @@ def main(checkpoint: str, batches: str, output: str) -> None:
             group["lr"] = rate
         rows = batch("train", step)
         targets = torch.stack([rows["start"], rows["end"]], 1).long()
-        loss = torch.nn.functional.cross_entropy(logits(rows).transpose(1, 2), targets)
+        loss = torch.nn.functional.cross_entropy(logits(rows), targets)  # over T
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), float(data["clip_norm"]))
