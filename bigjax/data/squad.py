@@ -128,7 +128,7 @@ def question_dataset(
     }
     info = {
         "vocab_size": coder.get_vocab_size(),
-        "context": layout.max_length,
+        "context": -(-layout.max_length // 8) * 8,  # as wide as the widest bucket may be
         "num_types": max(layout.types) + 1,
         "unanswerable": unanswerable,
     }

@@ -3,7 +3,6 @@
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -101,6 +100,8 @@ class Windows:
       unanswerable: some of the data's questions have no answer.
       question: int32 [W], whose window it is; the windows of a question follow each other.
       begin, length: int32 [W], the tokens of the passage in it.
+      shift: int32 [W], where in the row they begin.
+      widths: int32 [W], the tokens of the row.
       answer: int32 [W, 2], the first and last token of the answer in the row; 0 where the window does not hold it all.
     """
 
@@ -118,12 +119,13 @@ class Windows:
             for encoding in encoded(tokenizer, [q.text for q in questions])
         )
         windows = [window for number in range(len(questions)) for window in self.cut(number)]
-        self.question, self.begin, self.length, *ends = np.array(windows, np.int32).T
+        self.question, self.begin, self.length, self.shift, *ends = np.array(windows, np.int32).T
         self.answer = np.stack(ends, 1)
+        self.widths = self.shift + self.length + len(layout.after)
         self.first = np.searchsorted(self.question, np.arange(len(questions) + 1))
 
-    def cut(self, number: int) -> list[tuple[int, int, int, int, int]]:
-        """The windows of one question: its number, begin and length, and the answer's first and last token."""
+    def cut(self, number: int) -> list[tuple[int, ...]]:
+        """The windows of one question: its number, begin, length, shift, and the answer's first and last token."""
         question, spans = self.questions[number], self.spans[self.passage[number]]
         asked = len(self.question_tokens[number])
         room, stride = self.layout.room(asked), self.layout.stride
@@ -133,34 +135,20 @@ class Windows:
             # Its tokens are those that have a character in common with it.
             first = int(np.searchsorted(spans[:, 1], question.start, side="right"))
             last = int(np.searchsorted(spans[:, 0], question.start + len(question.answers[0]), side="left")) - 1
-        windows = []
+        windows: list[tuple[int, ...]] = []
         for begin in range(0, max(len(spans) - room + stride, 1), stride):
             length = min(room, len(spans) - begin)
             inside = begin <= first <= last < begin + length
             ends = (shift + first - begin, shift + last - begin) if inside else (0, 0)
-            windows.append((number, begin, length, *ends))
+            windows.append((number, begin, length, shift, *ends))
         return windows
 
     def __len__(self) -> int:
         return len(self.question)
 
-    @cached_property
-    def widths(self) -> np.ndarray:
-        """int64 [W], the tokens of each row."""
-        return self.layout.max_length - self.room_of(self.question) + self.length
-
-    def room_of(self, question: np.ndarray) -> np.ndarray:
-        """What `Layout.room` says of questions int [N], int64 [N]."""
-        bounds = self.question_tokens.bounds
-        return self.layout.room(0) - (bounds[question + 1] - bounds[question])
-
     def windows(self, question: int) -> range:
         """The windows over the passage that a question is about."""
         return range(self.first[question], self.first[question + 1])
-
-    def shift(self, number: int) -> int:
-        """Where in a row the passage begins."""
-        return int(self.widths[number] - self.length[number]) - len(self.layout.after)
 
     def window(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """What the tokens of a row stand for.
@@ -171,7 +159,7 @@ class Windows:
         """
         question = self.question[number]
         spans = np.zeros((self.widths[number], 2), np.int32)
-        place = slice(self.shift(number), self.shift(number) + self.length[number])
+        place = slice(self.shift[number], self.shift[number] + self.length[number])
         begin, end = self.begin[number], self.begin[number] + self.length[number]
         spans[place] = self.spans[self.passage[question]][begin:end]
         central = np.zeros(len(spans), bool)
@@ -193,7 +181,7 @@ class Windows:
         tokens, types = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         real, answerable = np.zeros(shape, bool), np.zeros(shape, bool)
         for row, number in enumerate(numbers):
-            question, shift, end = self.question[number], self.shift(number), self.widths[number]
+            question, shift, end = self.question[number], self.shift[number], self.widths[number]
             begin, length = self.begin[number], self.length[number]
             passage = self.passage_tokens[self.passage[question]][begin : begin + length]
             asked = self.question_tokens[question]
@@ -249,5 +237,6 @@ class WindowSplit(Examples):
 
     def fingerprint(self) -> str:
         windows = self.references
-        asked = (windows.question_tokens.values, windows.passage_tokens.values, windows.spans.values)
-        return sha256(*asked, windows.passage, windows.question, windows.begin, windows.length, windows.answer)
+        answers = "\0".join(answer for question in windows.questions for answer in question.answers).encode()
+        texts = (windows.question_tokens.values, windows.passage_tokens.values, np.frombuffer(answers, np.uint8))
+        return sha256(*texts, windows.passage, windows.question, windows.begin, windows.widths, windows.answer)

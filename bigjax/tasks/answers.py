@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+NOTHING = -1e9  # the score of the only answer to a passage in which the tokenizer finds no token
+
 
 class Window(NamedTuple):
     """What a model said of one window over a passage, and what its T tokens stand for."""
@@ -68,4 +70,5 @@ def best_answers(passage: str, windows: Sequence[Window], n_best: int, max_answe
     for candidate in sorted(found, key=lambda c: -c.score):
         candidates.setdefault(candidate.text, candidate)
     none = min(float(window.start[0] + window.end[0]) for window in windows)
-    return Answers(list(candidates.values())[:n_best], none)
+    best = list(candidates.values())[:n_best]
+    return Answers(best or [Candidate("", NOTHING, 0, 0)], none)

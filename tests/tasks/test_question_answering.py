@@ -105,6 +105,8 @@ def test_an_answer_is_never_longer_than_the_window_or_empty():
     spans = np.array([[0, 0], [0, 2], [2, 3], [0, 0]], np.int32)  # of "He ", whose last token is a space
     found = best_answers("He ", [Window(np.ones(4), np.ones(4), spans, spans[:, 1] > 0)], 20, 30)
     assert [c.text for c in found.candidates] == ["He"]
+    nothing = best_answers("\u200b", [Window(*np.ones((2, 3)), np.zeros((3, 2), np.int32), np.zeros(3, bool))], 20, 30)
+    assert [c.text for c in nothing.candidates] == [""] and nothing.doubt > 0
 
 
 def references(unanswerable):
