@@ -22,7 +22,12 @@ from bigjax.errors import UserError, nearest
 from bigjax.training.setup import resolve
 
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
-NEEDED = {"finetune_text": f":{ROOT}/tests/fixtures/decoders/gpt2"}  # arguments without which there is no config
+BERT = f":{ROOT}/tests/fixtures/encoders/BertModel"
+NEEDED = {  # arguments without which there is no config
+    "finetune_text": f":{ROOT}/tests/fixtures/decoders/gpt2",
+    "squad_bert": BERT,
+    "xquad_minilm": BERT,
+}
 
 
 def config(**sections):

@@ -29,23 +29,19 @@ def read_questions(source: str, option: str, bad: BadRecords) -> list[Question]:
       option: the key of `config.data` that names it.
 
     Raises:
-      UserError: there is no such file, it is of another kind, nothing is left of it, or `bad` stops at a record.
+      UserError: there is no such file, it is of another kind, or `bad` stops at a record.
     """
     path, cut = sliced(source)
     if Path(path).suffix.lower() == ".json":
-        questions = [q for article in read_articles(path, option)[cut] for q in article_questions(path, article, bad)]
-    else:
-        records = list(read_table(path, option, ("question", "context"), bad))[cut]
-        questions = [q for where, values in records for q in checked(where, values, bad)]
-    if not questions:
-        raise UserError(f"The {option} split is empty: {source!r} has no questions (config.data.{option}).")
-    return questions
+        return [q for article in read_articles(path, option)[cut] for q in article_questions(path, article, bad)]
+    records = list(read_table(path, option, ("question", "context"), bad))[cut]
+    return [q for where, values in records for q in checked(where, values, bad)]
 
 
 def sliced(source: str) -> tuple[str, slice]:
     """A path, and which part of what it holds."""
-    path, begin, end = re.fullmatch(r"(.*?)(?:\[(-?\d*):(-?\d*)\])?", source, re.S).groups()  # type: ignore[union-attr]
-    return path, slice(*(int(bound) if bound and bound != "-" else None for bound in (begin, end)))
+    path, begin, end = re.fullmatch(r"(.*?)(?:\[(-?\d+)?:(-?\d+)?\])?", source, re.S).groups()  # type: ignore[union-attr]
+    return path, slice(*(None if bound is None else int(bound) for bound in (begin, end)))
 
 
 def read_articles(path: str, option: str) -> list[dict[str, Any]]:

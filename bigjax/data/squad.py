@@ -11,6 +11,7 @@ from bigjax.data.prepare import prepared_builder
 from bigjax.data.questions import Question, checked, read_questions
 from bigjax.data.records import BadRecords, OnError
 from bigjax.data.subwords import subword_tokenizer
+from bigjax.data.tfds import BLOCK, named, records
 from bigjax.data.windows import Windows, WindowSplit, make_layout
 from bigjax.errors import UserError
 
@@ -75,8 +76,6 @@ def tfds_squad(
     Raises:
       UserError: an unknown or unprepared data set, an unknown split, or what `squad` refuses.
     """
-    from bigjax.data.tfds import BLOCK, named, records
-
     bad, builder = BadRecords(on_error), prepared_builder(dataset, data_dir)
     known = builder.info.features
     if missing := [key for key in FEATURES if key not in known]:
@@ -119,6 +118,9 @@ def question_dataset(
     """A data set from the questions of each split."""
     if buckets < 1:
         raise UserError(f"config.data.buckets must be positive, not {buckets}.")
+    for name, some in questions.items():
+        if not some:
+            raise UserError(f"The {name} split is empty: there is no question in its part of the data.")
     texts = dict.fromkeys(text for q in questions["train"] for text in (q.passage, q.text))
     coder = subword_tokenizer(tokenizer, vocab_size, texts)
     layout = make_layout(coder, **sizes)
