@@ -58,6 +58,13 @@ def test_every_experiments_argument_resolves(spec):
     assert all(line.startswith(("model.", "optimizer.learning_rate")) for line in changed)
 
 
+def test_squad_from_tfds_differs_in_the_data_alone():
+    spec = f"{ROOT}/experiments/squad_bert.py:{{}}{ROOT}/tests/fixtures/encoders/BertModel"
+    plain, tfds = (resolve(experiment_config(spec.format(prefix))) for prefix in ("", "tfds:"))
+    assert tfds["data"]["name"] == "tfds_squad"
+    assert all(line.startswith("data.") for line in differences(plain, tfds))
+
+
 def test_every_sweep_resolves():
     for path in EXPERIMENTS:
         module, _ = load_experiment(str(path))
