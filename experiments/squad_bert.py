@@ -3,8 +3,8 @@
     bigjax train --config=experiments/squad_bert.py:path/to/bert-base-uncased
     bigjax train --config=experiments/squad_bert.py:tfds:path/to/bert-base-uncased
 
-The files are those of https://rajpurkar.github.io/SQuAD-explorer, or what TensorFlow Datasets makes of them. For version
-2.0, where some questions have no answer: `--config.data.train=data/train-v2.0.json` and `--config.data.validation=...`, or
+The files are those of https://rajpurkar.github.io/SQuAD-explorer, or what TensorFlow Datasets makes of them. Version
+2.0, where some questions have no answer: `--config.data.train=data/train-v2.0.json` and its `validation`, or
 `--config.data.dataset=squad/v2.0`. docs/question_answering.md says how your own questions look.
 """
 
