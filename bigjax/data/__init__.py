@@ -7,6 +7,7 @@ from bigjax.data.digits import digits
 from bigjax.data.image_folder import image_folder
 from bigjax.data.numerals import numerals
 from bigjax.data.pairs import translation_pairs
+from bigjax.data.squad import squad, tfds_squad
 from bigjax.data.text import pydoc, text_file
 from bigjax.data.tfds import tfds_images, tfds_text, tfds_translation
 
@@ -15,8 +16,10 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
     "image_folder": image_folder,
     "numerals": numerals,
     "pydoc": pydoc,
+    "squad": squad,
     "text_file": text_file,
     "tfds_images": tfds_images,
+    "tfds_squad": tfds_squad,
     "tfds_text": tfds_text,
     "tfds_translation": tfds_translation,
     "translation_pairs": translation_pairs,

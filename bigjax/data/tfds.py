@@ -192,7 +192,7 @@ def records(builder: Any, name: str, split: str, *keys: str) -> tuple[int, Fetch
         ) from error
     # Only these features are parsed: others may need TensorFlow, or time.
     wanted = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
-    raw = {key: tfds.decode.SkipDecoding() for key in keys}
+    raw = {key: tfds.decode.SkipDecoding() for key in keys if isinstance(wanted[key], tfds.features.Image)}
 
     def fetch(examples: Sequence[int]) -> list[dict[str, Any]]:
         try:

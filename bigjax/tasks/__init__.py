@@ -2,6 +2,7 @@
 
 from bigjax.tasks.image_classification import ImageClassification
 from bigjax.tasks.language_modelling import LanguageModelling
+from bigjax.tasks.question_answering import QuestionAnswering
 from bigjax.tasks.task import Task
 from bigjax.tasks.translation import Translation
 
@@ -9,4 +10,5 @@ TASKS: dict[str, type[Task]] = {
     "image_classification": ImageClassification,
     "language_modelling": LanguageModelling,
     "translation": Translation,
+    "question_answering": QuestionAnswering,
 }

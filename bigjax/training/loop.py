@@ -151,7 +151,8 @@ def examples(experiment: Experiment, state: TrainState) -> dict[str, Any]:
     """What the report shows of the trained model, on the split that was held out longest."""
     split = next(s for s in ("test", "validation", "train") if s in experiment.dataset.splits)
     model = experiment.model(eval_params(experiment, state), state.statistics)
-    return experiment.task.examples(model, eval_batches(experiment, split), experiment.dataset.info)
+    info = {**experiment.dataset.info, "references": experiment.dataset.splits[split].references}
+    return experiment.task.examples(model, eval_batches(experiment, split), info)
 
 
 def result(rows: list[dict[str, Any]], state: TrainState, seconds: float) -> dict[str, Any]:
