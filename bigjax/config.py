@@ -34,8 +34,12 @@ class TrainOptions:
     ahead by `loader_workers` threads (0: by the loop itself); the batches are the same for any number.
 
     Where a checkpoint cannot be written (`on_save_error`) training goes on and the next one is tried, or it stops; the
-    older ones stay either way. A step or evaluation batch that takes longer than `stall_seconds` ends the process, with
-    the stacks of all threads on standard error; 0 waits for ever.
+    older ones stay either way.
+
+    A step whose loss or gradient is NaN or infinite changes nothing; then (`on_nonfinite`) the run halts and says where
+    the number came from, or skips that batch, or goes back to the last checkpoint and skips all data since; after
+    `max_nonfinite` such steps it halts all the same. A step or evaluation batch that takes longer than `stall_seconds`
+    ends the process, with the stacks of all threads on standard error; 0 waits for ever.
     """
 
     steps: int | None = None
@@ -49,6 +53,8 @@ class TrainOptions:
     loader_workers: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     on_save_error: Literal["continue", "stop"] = "continue"
+    on_nonfinite: Literal["halt", "skip", "rollback"] = "halt"
+    max_nonfinite: int = 10
     stall_seconds: float = 0.0
     tensorboard: bool = False
     wandb: str | None = None
@@ -56,7 +62,7 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("takes exactly one of steps and epochs")
-        for name in ("steps", "epochs", "batch_size", "eval_batch_size", "keep_checkpoints"):
+        for name in ("steps", "epochs", "batch_size", "eval_batch_size", "keep_checkpoints", "max_nonfinite"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, not {value}")

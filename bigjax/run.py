@@ -223,7 +223,7 @@ def import_checkpoint(path: str | Path, workdir: str | Path) -> Run:
         if loaded.tokenizer is not None:
             folder.write("tokenizer.json", loaded.tokenizer.to_str())
         checkpoints = Checkpoints(folder.checkpoints, many_files=True)
-        checkpoints.save(TrainState(jnp.int32(0), jnp.uint32(0), params, statistics, (), {}, None), None)
+        checkpoints.save(TrainState(jnp.int32(0), jnp.uint32(0), params, statistics, (), {}, None, jnp.int32(0)), None)
         checkpoints.close()
         result = {"status": "imported", "step": 0, "metrics": {}, "params_sha256": params_sha256(params)}
         folder.write("result.json", result)

@@ -27,6 +27,10 @@ class Split(Protocol):
         """The batch of `step`: a function of its arguments alone."""
         ...
 
+    def train_examples(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        """Which examples that batch holds, by number, int64 [batch_size]."""
+        ...
+
     def eval_batch_size(self, wanted: int) -> int:
         """The rows of an evaluation batch; a split of fixed streams has as many rows as streams."""
         ...

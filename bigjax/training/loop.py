@@ -11,7 +11,7 @@ from bigjax.errors import SaveError
 from bigjax.report import write_report
 from bigjax.tasks.task import Batch
 from bigjax.training.checkpoint import Checkpoints, params_sha256
-from bigjax.training.evaluate import AHEAD, eval_batches, evaluate
+from bigjax.training.evaluate import eval_batches, evaluate
 from bigjax.training.flops import count_flops
 from bigjax.training.interrupt import Interrupts
 from bigjax.training.manifest import manifest
@@ -20,6 +20,7 @@ from bigjax.training.progress import make_progress
 from bigjax.training.setup import Experiment
 from bigjax.training.sinks import make_sinks
 from bigjax.training.state import TrainState, Tree
+from bigjax.training.watch import Watch
 from bigjax.training.workdir import Workdir
 
 
@@ -55,6 +56,7 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
     for note in (*checkpoints.set_aside, *experiment.dataset.notes):
         progress.message(note)
     meter = Meter(experiment, rows[-1]["seconds"] if rows else 0.0, flops)
+    watch = Watch(experiment, workdir, progress.message)
 
     def attempt(write: Callable[[], None]) -> None:
         try:
@@ -94,17 +96,17 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
                 if step == start + 1:
                     jax.block_until_ready(sums)
                     meter.restart(uncounted=len(recent))
-                elif len(recent) > AHEAD:
-                    jax.block_until_ready(recent[-AHEAD])
-                # What a checkpoint's step ends is logged too: a resumed run then logs the same figures.
-                if due(step, options.log_every) or due(step, options.checkpoint_every):
+                saves = due(step, options.checkpoint_every)
+                logs = due(step, options.log_every) or saves  # so that a resumed run logs the same figures
+                evaluates = "validation" in splits and due(step, options.eval_every)
+                if watch.sees_bad(step, sums, now=logs or evaluates):
+                    state, recent = watch.mend(state, recent, step, checkpoints)
+                if logs and recent:
                     log(step, "train", meter.figures(recent, step))
                     recent = []
                 with meter.paused():
-                    metrics = None
-                    if "validation" in splits and due(step, options.eval_every):
-                        metrics = measure(step, "validation")
-                    saves = due(step, options.checkpoint_every) or not interrupts.goes_on()
+                    metrics = measure(step, "validation") if evaluates else None
+                    saves = saves or not interrupts.goes_on()
                     attempt(partial(checkpoints.check, wait=saves))
                     if saves:
                         attempt(partial(checkpoints.save, state, metrics, recent))

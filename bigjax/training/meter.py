@@ -50,8 +50,10 @@ class Meter:
         fetched = jax.device_get(list(recent))
         now = time.perf_counter()
         totals = {key: float(np.sum([sums[key] for sums in fetched], dtype=np.float64)) for key in fetched[0]}
-        figures = self.experiment.task.metrics(totals)
+        figures = self.experiment.task.metrics(totals) if totals["weight"] else {}
         figures["grad_norm"] = float(fetched[-1]["grad_norm"])
+        if totals["bad"]:
+            figures["skipped_steps"] = totals["bad"]
         figures["learning_rate"] = float(self.experiment.schedule(step - 1))
         timed = len(fetched) - self.uncounted
         if timed:

@@ -133,7 +133,9 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         (options.epochs or 0) * dataset.splits["train"].steps_per_epoch(options.batch_size)
     )
     optimizer, schedule = make_optimizer(config["optimizer"], steps, learns)
-    program = Program(graphdef, task, optimizer, learns, accumulate, config["optimizer"]["ema_decay"])
+    program = Program(
+        graphdef, task, optimizer, learns, accumulate, config["optimizer"]["ema_decay"], options.on_nonfinite == "skip"
+    )
 
     sample = dataset.splits["train"].train_batch(0, 0, options.batch_size, slice(0, 1))
     batch = {k: jax.ShapeDtypeStruct((options.batch_size, *v.shape[1:]), v.dtype) for k, v in sample.items()}
@@ -143,7 +145,7 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         params, statistics = map(nnx.to_pure_dict, nnx.state(model, nnx.Param, ...))
         ema = params if program.ema_decay is not None else {}
         carry = task.initial_carry(model, batch)
-        return TrainState(jnp.int32(0), seed, params, statistics, optimizer.init(params), ema, carry)
+        return TrainState(jnp.int32(0), seed, params, statistics, optimizer.init(params), ema, carry, jnp.int32(0))
 
     seed = np.uint32(config["seed"])
     shapes = jax.eval_shape(first, seed)

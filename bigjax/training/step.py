@@ -22,6 +22,9 @@ class Program:
     learns: Tree  # True for every parameter that learns
     accumulate_steps: int = 1
     ema_decay: float | None = None
+    skips: bool = (
+        False  # a step that is not finite is left out; else nothing changes any more, the step's number included
+    )
 
 
 def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
@@ -45,7 +48,8 @@ class Gradients(NamedTuple):
 def update(program: Program, state: TrainState, total: Gradients) -> tuple[TrainState, Sums]:
     """The next state, from the gradient of a batch's summed loss; and its sums with the mean gradient's norm.
 
-    The sum of losses is divided once, by all the weight, so that parts of unequal weight count as they should.
+    The sum of losses is divided once, by all the weight, so that parts of unequal weight count as they should. Where
+    the loss or the gradient is not finite the state stays as it was, and the sums, but for "bad", are 0.
     """
     grads = jax.tree.map(lambda g: g / total.sums["weight"], total.grads)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
@@ -53,8 +57,21 @@ def update(program: Program, state: TrainState, total: Gradients) -> tuple[Train
     ema = state.ema
     if program.ema_decay is not None:
         ema = optax.incremental_update(params, state.ema, 1 - program.ema_decay)
-    next_state = TrainState(state.step + 1, state.seed, params, total.statistics, opt_state, ema, total.carry)
-    return next_state, total.sums | {"grad_norm": optax.tree.norm(grads)}
+    norm = optax.tree.norm(grads)
+    bad = ~(jnp.isfinite(total.sums["loss"]) & jnp.isfinite(norm))
+    stays = bad if program.skips else bad | (state.bad > 0)
+
+    def kept(old: Tree, new: Tree) -> Tree:
+        return jax.tree.map(lambda old, new: jnp.where(stays, old, new), old, new)
+
+    next_state = TrainState(
+        state.step + 1, state.seed, params, total.statistics, opt_state, ema, total.carry, state.bad
+    )
+    next_state = kept(state, next_state)._replace(bad=state.bad + bad)
+    if program.skips:
+        next_state = next_state._replace(step=state.step + 1)
+    sums = total.sums | {"grad_norm": norm}
+    return next_state, {key: jnp.where(bad, 0, value) for key, value in sums.items()} | {"bad": jnp.float32(bad)}
 
 
 def gradients(program: Program, state: TrainState, batch: Batch, key: jax.Array) -> Gradients:
