@@ -1,8 +1,6 @@
-"""nanoGPT's small GPT for a CPU, on any text file, byte by byte; the last tenth of the file is for validation.
+"""nanoGPT's small GPT for a CPU, on any text file, character by character; the last tenth of it is for validation.
 
 bigjax train --config=experiments/shakespeare_gpt.py --config.data.train=path/to/tinyshakespeare.txt
-
-1.880 nats per character on Tiny Shakespeare's last tenth in 1 min 34 s on 2 CPU cores (nanoGPT: 1.88).
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +12,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "seed": 0,
             "model": {"name": "gpt", "d_model": 128, "num_layers": 4, "num_heads": 4, "use_bias": False},
             "task": {"name": "language_modelling"},
-            "data": {"name": "text_file", "train": "data/tinyshakespeare.txt", "context": 64},
+            "data": {"name": "text_file", "train": "data/tinyshakespeare.txt", "context": 64, "tokenizer": "chars"},
             "optimizer": {
                 "name": "adamw",
                 "learning_rate": 1e-3,

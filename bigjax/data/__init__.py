@@ -5,7 +5,8 @@ from collections.abc import Callable
 from bigjax.data.dataset import Dataset
 from bigjax.data.digits import digits
 from bigjax.data.image_folder import image_folder
-from bigjax.data.text import pydoc, text_file
+from bigjax.data.text_files import pydoc, text_file, word_files
+from bigjax.data.text_masked import text_masked
 from bigjax.data.tfds import tfds_images, tfds_text
 
 SOURCES: dict[str, Callable[..., Dataset]] = {
@@ -13,6 +14,8 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
     "image_folder": image_folder,
     "pydoc": pydoc,
     "text_file": text_file,
+    "text_masked": text_masked,
     "tfds_images": tfds_images,
     "tfds_text": tfds_text,
+    "word_files": word_files,
 }

@@ -6,7 +6,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from bigjax.data.text import line_rows, pydoc, text_dataset, text_file
+from bigjax.data.text import line_rows, text_dataset
+from bigjax.data.text_files import pydoc, text_file
 from bigjax.errors import UserError
 
 LAYOUTS = ("windows", "lines", "stream")
