@@ -111,7 +111,7 @@ def test_bpe_is_the_same_in_every_process():
 
 def test_long_texts_are_encoded_in_pieces_that_end_at_lines(monkeypatch, tokenizer):
     monkeypatch.setattr(tokens, "CHUNK", 50)
-    pieces = chunks(TRAIN)
+    pieces = list(chunks(TRAIN))
     assert "".join(pieces) == TRAIN.tobytes().decode()
     assert len(pieces) > 20
     assert all(piece.endswith("\n") for piece in pieces[:-1])
