@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bigjax.data.cached import LARGE, cached
+from bigjax.data.dataset import sha256
 from bigjax.errors import UserError
 
 if TYPE_CHECKING:
@@ -165,9 +167,11 @@ def words(train: np.ndarray, where: str) -> Tokenizer:
     dtype, unknown = id_dtype(len(vocabulary)), vocabulary.get(UNKNOWN_WORD)
 
     def pieces(texts: Iterable[str], where: str) -> Iterator[np.ndarray]:
-        yield np.zeros(1, dtype)
         line = 1
-        for text in texts:
+        for number, text in enumerate(texts):
+            if number == 0:
+                yield np.zeros(1, dtype)
+                text = text.removeprefix(DOCUMENT_END)  # which stands before documents, likewise
             ids = [vocabulary.get(word, unknown) for word in split_words(text)]
             if None in ids:
                 raise UserError(unknown_word(text, line, where))
@@ -196,7 +200,23 @@ def split_words(text: str) -> list[str]:
 
 
 def train_bpe(vocab_size: int, train: np.ndarray, where: str) -> Tokenizer:
-    """A byte-level BPE as GPT-2's (Radford et al. 2019, section 2.2), learned from `train`, uint8 [N] of UTF-8."""
+    """A byte-level BPE as GPT-2's (Radford et al. 2019, section 2.2), learned from `train`, uint8 [N] of UTF-8.
+
+    What is learned from a large text is kept in the cache folder.
+    """
+    import tokenizers
+
+    if len(train) < LARGE:
+        return byte_level(learn_bpe(vocab_size, train, where))
+    key = f"bpe {vocab_size} {tokenizers.__version__} {sha256(train[:SAMPLE])}"
+    learned = cached(
+        key, np.uint8, lambda: [np.frombuffer(learn_bpe(vocab_size, train, where).to_str().encode(), np.uint8)]
+    )
+    return byte_level(tokenizers.Tokenizer.from_str(learned.tobytes().decode()))
+
+
+def learn_bpe(vocab_size: int, train: np.ndarray, where: str) -> "tokenizers.Tokenizer":
+    """Learns it from `sample`."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -211,7 +231,7 @@ def train_bpe(vocab_size: int, train: np.ndarray, where: str) -> Tokenizer:
             f"The training text has only enough repetition for a BPE of {bpe.get_vocab_size()} tokens, "
             f"not config.data.vocab_size={vocab_size}."
         )
-    return byte_level(bpe)
+    return bpe
 
 
 def sample(train: np.ndarray, where: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,19 +24,20 @@ class FillMaskPredictor(Predictor):
 
         `masks` has them by mask.
         """
-        tokenizer, mask = self.run.tokenizer, self.run.info["mask_token"]
-        model: Any = self.run.model
+        tokenizer, mask, context = self.run.tokenizer, self.run.info["mask_token"], self.run.info["context"]
         if tokenizer is None:
             raise UserError(f"{self.run.workdir} has no tokenizer.json.")
         tokens = np.array(tokenizer.encode(text).ids, np.int32)
         places = np.flatnonzero(tokens == tokenizer.token_to_id(mask))
         if not len(places):
             raise UserError(f"{text[:30]!r} has no {mask} to fill.")
-        if len(tokens) > model.context:
-            raise UserError(f"{text[:30]!r}... has {len(tokens)} tokens, but the model's context is {model.context}.")
-        width = min(model.context, -(-len(tokens) // 64) * 64)  # few widths, for each is compiled
+        if len(tokens) > context:
+            raise UserError(f"{text[:30]!r}... has {len(tokens)} tokens, but the run's context is {context}.")
+        width = min(context, -(-len(tokens) // 64) * 64)  # few widths, for each is compiled
         padded = np.pad(tokens, (0, width - len(tokens)))[None]
-        logits = jax.jit(lambda model, *inputs: model(*inputs))(model, padded, (np.arange(width) < len(tokens))[None])
+        logits = jax.jit(lambda model, *inputs: model(*inputs))(
+            self.run.model, padded, (np.arange(width) < len(tokens))[None]
+        )
         chances = np.asarray(jax.nn.softmax(logits[0, places].astype(jnp.float32)))  # [masks, V]
         best = np.argsort(-chances, axis=1, kind="stable")[:, :5]
         masks = [

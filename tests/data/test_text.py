@@ -198,7 +198,7 @@ def test_text_files_that_cannot_be_are_refused(tmp_path, tokenizer):
     with pytest.raises(UserError, match=r"no text file 'nowhere.txt' \(config.data.train\)"):
         text_file("nowhere.txt", **options)
     with pytest.raises(UserError, match=r"no text file .*config\.data\.test"):
-        text_file(good, test=str(tmp_path), **options)
+        text_file(good, test=str(tmp_path / "nowhere"), **options)
     with pytest.raises(UserError, match="validation split is empty"):
         text_file(good, validation=empty, **options)
     for holdout in (0.0, 1.0, -0.5):
