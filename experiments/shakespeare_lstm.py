@@ -15,7 +15,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 "d_model": 64,
                 "d_hidden": 512,
                 "num_layers": 1,
-                "dropout": 0.3,
+                "dropout": 0.25,
                 "input_dropout": 0.0,
                 "tied": False,
             },
@@ -29,7 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             },
             "optimizer": {
                 "name": "adamw",
-                "learning_rate": 4e-3,
+                "learning_rate": 3e-3,
                 "schedule": "cosine",
                 "warmup_steps": 100,
                 "weight_decay": 0.01,

@@ -219,8 +219,11 @@ def json_documents(path: str, option: str, text_key: str, bad: BadRecords) -> It
     """The texts in a .jsonl; a line without one is a bad record."""
     for record in read_table(path, option, [text_key], bad):
         value = record.values[text_key]
-        text = np.frombuffer(value.encode(errors="surrogatepass") if isinstance(value, str) else b"", np.uint8)
-        if problem := no_document(text) if isinstance(value, str) else f"{text_key!r} is no text":
+        if not isinstance(value, str):
+            bad.report(record.where, f"{text_key!r} is no text")
+            continue
+        text = np.frombuffer(value.encode(errors="surrogatepass"), np.uint8)  # a lone surrogate is not UTF-8
+        if problem := no_document(text):
             bad.report(record.where, problem)
         else:
             yield text.data

@@ -11,7 +11,7 @@ from bigjax.data.records import OnError
 from bigjax.data.subwords import subword_tokenizer
 from bigjax.data.text import Windows, all_windows, jittered, tokenized, training_windows
 from bigjax.data.text_files import Texts, pydoc_texts, read_texts
-from bigjax.data.tokens import Tokenizer, id_dtype, pieces_by, sample
+from bigjax.data.tokens import Tokenizer, id_dtype, learned, pieces_by, sample
 from bigjax.errors import UserError
 
 # BERT's names, or RoBERTa's.
@@ -142,7 +142,12 @@ def text_masked(
     )
     where = {name: f"The {name} split of {train!r}" for name in texts.splits}
     where |= {name: repr(file) for name, file in texts.files.items()}
-    subwords = subword_tokenizer(tokenizer, vocab_size, sample(texts.splits["train"], where["train"]))
+    training = texts.splits["train"]
+
+    def learn() -> tokenizers.Tokenizer:
+        return subword_tokenizer(tokenizer, vocab_size, sample(training, where["train"]))
+
+    subwords = learn() if vocab_size is None else learned(f"{tokenizer} of subwords {vocab_size}", training, learn)
     masking = make_masking(subwords, mask_rate)
     size = len(masking.special)
     end_name = next(name for name in NAMES["end"] if subwords.token_to_id(name) == masking.end)

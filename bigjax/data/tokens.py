@@ -200,19 +200,26 @@ def split_words(text: str) -> list[str]:
 
 
 def train_bpe(vocab_size: int, train: np.ndarray, where: str) -> Tokenizer:
-    """A byte-level BPE as GPT-2's (Radford et al. 2019, section 2.2), learned from `train`, uint8 [N] of UTF-8.
+    """A byte-level BPE as GPT-2's (Radford et al. 2019, section 2.2), learned from `train`, uint8 [N] of UTF-8."""
+    return byte_level(learned(f"bpe {vocab_size}", train, lambda: learn_bpe(vocab_size, train, where)))
 
-    What is learned from a large text is kept in the cache folder.
+
+def learned(key: str, train: np.ndarray, learn: Callable[[], "tokenizers.Tokenizer"]) -> "tokenizers.Tokenizer":
+    """What `learn` gives, which learns from `sample` of `train`; that of a large text is kept in the cache folder.
+
+    Args:
+      key: says what is learned.
     """
     import tokenizers
 
     if len(train) < LARGE:
-        return byte_level(learn_bpe(vocab_size, train, where))
-    key = f"bpe {vocab_size} {tokenizers.__version__} {sha256(train[:SAMPLE])}"
-    learned = cached(
-        key, np.uint8, lambda: [np.frombuffer(learn_bpe(vocab_size, train, where).to_str().encode(), np.uint8)]
-    )
-    return byte_level(tokenizers.Tokenizer.from_str(learned.tobytes().decode()))
+        return learn()
+
+    def content() -> Iterator[np.ndarray]:
+        yield np.frombuffer(learn().to_str().encode(), np.uint8)
+
+    kept = cached(f"{key} {tokenizers.__version__} {sha256(train[:SAMPLE])}", np.uint8, content)
+    return tokenizers.Tokenizer.from_str(kept.tobytes().decode())
 
 
 def learn_bpe(vocab_size: int, train: np.ndarray, where: str) -> "tokenizers.Tokenizer":
