@@ -19,7 +19,8 @@ from bigjax.data.dataset import (
     sha256_of_parts,
     shuffled,
 )
-from bigjax.data.tokens import Tokenizer, make_tokenizer
+from bigjax.data.tokenizer import Tokenizer
+from bigjax.data.tokens import make_tokenizer
 from bigjax.errors import UserError
 
 Layout = Literal["windows", "lines", "stream"]

@@ -10,7 +10,7 @@ from bigjax.data.cached import spooled
 from bigjax.data.dataset import Dataset
 from bigjax.data.records import BadRecords, OnError, read_table
 from bigjax.data.text import Layout, Packing, text_dataset
-from bigjax.data.tokens import CHUNK, DOCUMENT_END, character_start, not_utf8
+from bigjax.data.tokenizer import CHUNK, DOCUMENT_END, character_start, not_utf8
 from bigjax.errors import UserError
 
 END = DOCUMENT_END.encode()
@@ -70,7 +70,7 @@ def word_files(
     """Penn Treebank in Mikolov's files, or WikiText in its own, by the protocol that perplexities are published in.
 
     Words are tokens, every newline is an `<eos>`, the state is carried along, and every token of a split is predicted
-    exactly once, its first one from an `<eos>` before it: see `bigjax.data.tokens.words`. With one stream for
+    exactly once, its first one from an `<eos>` before it: see `bigjax.data.word_level.words`. With one stream for
     evaluation the state is carried through the whole split.
 
     Args:

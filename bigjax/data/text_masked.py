@@ -11,7 +11,8 @@ from bigjax.data.records import OnError
 from bigjax.data.subwords import subword_tokenizer
 from bigjax.data.text import Windows, all_windows, jittered, tokenized, training_windows
 from bigjax.data.text_files import Texts, pydoc_texts, read_texts
-from bigjax.data.tokens import Tokenizer, id_dtype, learned, pieces_by, sample
+from bigjax.data.tokenizer import Tokenizer, id_dtype
+from bigjax.data.tokens import learned, pieces_by, sample
 from bigjax.errors import UserError
 
 # BERT's names, or RoBERTa's.

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from bigjax.data import cached, text, tokens
+from bigjax.data import cached, text, tokenizer, tokens
 from bigjax.data.text_files import text_file, word_files
-from bigjax.data.tokens import make_tokenizer, not_utf8
+from bigjax.data.tokenizer import not_utf8
+from bigjax.data.tokens import make_tokenizer
 from bigjax.errors import UserError
 
 ALL = slice(None)
@@ -179,7 +180,7 @@ def test_texts_that_cannot_be(tmp_path):
 
 
 def test_not_utf8_across_pieces(monkeypatch):
-    monkeypatch.setattr(tokens, "CHUNK", 4)
+    monkeypatch.setattr(tokenizer, "CHUNK", 4)
     raw = np.frombuffer("abc日本語 ü".encode(), np.uint8)
     assert not_utf8(raw) is None
     for end in (4, 5, 7, len(raw) - 1):
@@ -189,7 +190,7 @@ def test_not_utf8_across_pieces(monkeypatch):
 
 
 def test_a_long_line_is_cut_at_spaces(monkeypatch):
-    monkeypatch.setattr(tokens, "CHUNK", 20)
+    monkeypatch.setattr(tokenizer, "CHUNK", 20)
     line = ("word " * 500).encode()
     pieces = list(tokens.chunks(np.frombuffer(line, np.uint8)))
     assert "".join(pieces).encode() == line
@@ -199,16 +200,16 @@ def test_a_long_line_is_cut_at_spaces(monkeypatch):
 
 
 @pytest.mark.parametrize("layout", ["windows", "lines", "stream"])
-@pytest.mark.parametrize("tokenizer", ["bytes", "bpe", "words", "chars"])
-def test_a_large_text_is_the_same_from_the_cache(tmp_path, monkeypatch, layout, tokenizer):
+@pytest.mark.parametrize("kind", ["bytes", "bpe", "words", "chars"])
+def test_a_large_text_is_the_same_from_the_cache(tmp_path, monkeypatch, layout, kind):
     """The same batches and fingerprints, whether arrays are in memory, being written, or read again."""
     rng = np.random.default_rng(0)
     words = ["the", "cat", "of", "Käse", "x"]
     lines = [" ".join(rng.choice(words, rng.integers(0, 9))) for _ in range(400)]
     path = tmp_path / "text.txt"
     path.write_text("\n".join(lines))
-    options = {"context": 8, "layout": layout, "tokenizer": tokenizer, "holdout": 0.3}
-    options |= {"vocab_size": 270} if tokenizer == "bpe" else {}
+    options = {"context": 8, "layout": layout, "tokenizer": kind, "holdout": 0.3}
+    options |= {"vocab_size": 270} if kind == "bpe" else {}
 
     def summary():
         data = text_file(str(path), **options)
@@ -218,7 +219,7 @@ def test_a_large_text_is_the_same_from_the_cache(tmp_path, monkeypatch, layout, 
 
     expected = summary()
     monkeypatch.setattr(text, "BLOCK", 100)
-    monkeypatch.setattr(tokens, "CHUNK", 50)
+    monkeypatch.setattr(tokenizer, "CHUNK", 50)
     monkeypatch.setattr(cached, "LARGE", 10)
     monkeypatch.setattr(tokens, "LARGE", 10)
     for _ in range(2):
@@ -281,3 +282,14 @@ def test_a_checkpoints_own_end_of_text(tmp_path):
     data = text_file(folder, folder, context=4, tokenizer=str(tmp_path), packing="within")
     assert data.splits["train"].text.end == 262
     assert (np.asarray(data.splits["train"].text.tokens) == 262).sum() == 4
+
+
+@pytest.mark.parametrize("kind", ["chars", "words"])
+def test_a_runs_own_tokenizer_goes_on(tmp_path, kind):
+    raw = np.frombuffer(TRAIN.encode(), np.uint8)
+    first = make_tokenizer(kind, None, raw)
+    (tmp_path / "tokenizer.json").write_text(first.files["tokenizer.json"])
+    again = make_tokenizer(str(tmp_path), None, raw[:0])
+    np.testing.assert_array_equal(again.encode(raw), first.encode(raw))
+    np.testing.assert_array_equal(again.token_bytes, first.token_bytes)
+    assert again.identity == first.identity and again.end == first.end
