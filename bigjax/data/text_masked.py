@@ -141,7 +141,8 @@ def text_masked(
     texts = (
         Texts(pydoc_texts(), {}) if train is None else read_texts(train, validation, test, holdout, text_key, on_error)
     )
-    where = {name: f"The {name} split of {train!r}" for name in texts.splits}
+    what = "pydoc" if train is None else repr(train)
+    where = {name: f"The {name} split of {what}" for name in texts.splits}
     where |= {name: repr(file) for name, file in texts.files.items()}
     training = texts.splits["train"]
 

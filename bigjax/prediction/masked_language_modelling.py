@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from bigjax.errors import UserError
 from bigjax.prediction.predictor import Answer, Predictor, ranked
+
+
+@jax.jit
+def compiled(model: nnx.Module, tokens: jax.Array, real: jax.Array) -> jax.Array:
+    """`model(tokens, real)`."""
+    return model(tokens, real)
 
 
 class FillMaskPredictor(Predictor):
@@ -35,9 +42,7 @@ class FillMaskPredictor(Predictor):
             raise UserError(f"{text[:30]!r}... has {len(tokens)} tokens, but the run's context is {context}.")
         width = min(context, -(-len(tokens) // 64) * 64)  # few widths, for each is compiled
         padded = np.pad(tokens, (0, width - len(tokens)))[None]
-        logits = jax.jit(lambda model, *inputs: model(*inputs))(
-            self.run.model, padded, (np.arange(width) < len(tokens))[None]
-        )
+        logits = compiled(self.run.model, padded, np.arange(width)[None] < len(tokens))
         chances = np.asarray(jax.nn.softmax(logits[0, places].astype(jnp.float32)))  # [masks, V]
         best = np.argsort(-chances, axis=1, kind="stable")[:, :5]
         masks = [
