@@ -1,11 +1,14 @@
 """Words hidden for masked language modelling: how many, which, and what stands there instead."""
 
 from itertools import pairwise
+from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
+from helpers import run_python
 from tokenizers import Tokenizer, models
 
+from bigjax.data.subwords import subword_tokenizer
 from bigjax.data.text_masked import make_masking, text_masked
 from bigjax.errors import UserError
 
@@ -121,3 +124,14 @@ def test_what_cannot_be_is_refused(tmp_path):
     words.add_special_tokens(["<pad>", "<s>", "</s>", "<mask>"])
     with pytest.raises(UserError, match="must be a WordPiece or a byte-level BPE"):
         make_masking(words, 0.15)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_tokenizers_are_the_same_in_every_process(kind):
+    code = (
+        "from pydoc_data.topics import topics\n"
+        "from bigjax.data.subwords import subword_tokenizer\n"
+        f"print(subword_tokenizer({kind!r}, 600, [topics['assignment'], topics['class']]).to_str())"
+    )
+    here = subword_tokenizer(kind, 600, [topics["assignment"], topics["class"]]).to_str()
+    assert run_python(code, RAYON_NUM_THREADS="1").strip() == here
