@@ -8,7 +8,8 @@ from bigjax.data.image_folder import image_folder
 from bigjax.data.numerals import numerals
 from bigjax.data.pairs import translation_pairs
 from bigjax.data.squad import squad, tfds_squad
-from bigjax.data.text import pydoc, text_file
+from bigjax.data.text_files import pydoc, text_file, word_files
+from bigjax.data.text_masked import text_masked
 from bigjax.data.tfds import tfds_images, tfds_text, tfds_translation
 
 SOURCES: dict[str, Callable[..., Dataset]] = {
@@ -18,9 +19,11 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
     "pydoc": pydoc,
     "squad": squad,
     "text_file": text_file,
+    "text_masked": text_masked,
     "tfds_images": tfds_images,
     "tfds_squad": tfds_squad,
     "tfds_text": tfds_text,
     "tfds_translation": tfds_translation,
     "translation_pairs": translation_pairs,
+    "word_files": word_files,
 }

@@ -1,8 +1,7 @@
 """Tokenizers with special tokens: those of a checkpoint, or a WordPiece or BPE learned from the training text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -30,24 +29,48 @@ def subword_tokenizer(kind: str, vocab_size: int | None, texts: Iterable[str]) -
     least = len(SPECIAL) + (256 if kind == "bpe" else 1)
     if vocab_size is None or vocab_size < least:
         raise UserError(f"config.data.vocab_size must be {least} or more for {kind!r}, not {vocab_size}.")
-    shared: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": list(SPECIAL), "show_progress": False}
     if kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        tokenizer.normalizer = normalizers.BertNormalizer()
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        trainer: Any = trainers.WordPieceTrainer(**shared)
+        tokenizer = learn_wordpiece(vocab_size, list(texts))
     else:
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(**shared, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
-    tokenizer.train_from_iterator(texts, trainer)
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False, initial_alphabet=alphabet
+        )
+        tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A {END}",
         pair=f"{BEGIN} $A {END} $B:1 {END}:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (BEGIN, END)],
     )
+    return tokenizer
+
+
+def learn_wordpiece(vocab_size: int, texts: Sequence[str]) -> Tokenizer:
+    """A WordPiece, the same in every process.
+
+    The library numbers continuing characters ("##a") in the order in which it comes upon them, which changes from
+    process to process, and what it merges depends on the numbers. So they are learned first, and given to it in order.
+    """
+
+    def empty(vocabulary: dict[str, int]) -> Tokenizer:
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
+        tokenizer.normalizer = normalizers.BertNormalizer()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        return tokenizer
+
+    def learn(size: int, first: list[str]) -> dict[str, int]:
+        tokenizer = empty({})
+        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=first, show_progress=False)
+        tokenizer.train_from_iterator(texts, trainer)
+        return tokenizer.get_vocab()
+
+    continuing = sorted(name for name in learn(1, list(SPECIAL)) if name.startswith("##") and len(name) == 3)
+    tokenizer = empty(learn(vocab_size, [*SPECIAL, *continuing]))
+    tokenizer.add_special_tokens(list(SPECIAL))
     return tokenizer
 
 

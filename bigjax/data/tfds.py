@@ -7,10 +7,11 @@ not. A split is a TFDS split or a part of one: "train", "train[:90%]", "train[90
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from bigjax.data.cached import spooled
 from bigjax.data.dataset import Dataset, sha256
 from bigjax.data.decoding import Encoded, Format, blocks, decoded_dataset
 from bigjax.data.images import Augment
@@ -84,13 +85,16 @@ def tfds_text(
     text_key: str = "text",
     context: int = 256,
     layout: Layout = "windows",
-    tokenizer: Literal["bytes", "bpe"] = "bytes",
+    tokenizer: str = "bytes",
     vocab_size: int | None = None,
     eval_streams: int = 8,
 ) -> Dataset:
-    """The texts of a split one after another in the order of its records, each ending with a newline, in memory.
+    """The texts of a split one after another in the order of its records, each ending with a newline.
+
+    They are written to a file without a name, which goes with the process, and memory-mapped.
 
     Args:
+      tokenizer: as in `text_file`.
       dataset: a TFDS name, `name[/config][:version]`.
       data_dir: where TFDS keeps its data; None is its own default, ~/tensorflow_datasets or TFDS_DATA_DIR.
 
@@ -104,8 +108,8 @@ def tfds_text(
     texts = {}
     for name, split in named(train_split, validation_split, test_split).items():
         count, fetch = records(builder, name, split, text_key)
-        parts = [t for block in blocks(count, BLOCK, f"reading {name}") for t in values(fetch, text_key, block)]
-        texts[name] = np.frombuffer(b"".join(part.removesuffix(b"\n") + b"\n" for part in parts), np.uint8)
+        parts = (t for block in blocks(count, BLOCK, f"reading {name}") for t in values(fetch, text_key, block))
+        texts[name] = spooled(part.removesuffix(b"\n") + b"\n" for part in parts)
     return text_dataset(texts, context, layout, tokenizer, vocab_size, eval_streams, repr(dataset))
 
 

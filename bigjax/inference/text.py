@@ -117,7 +117,10 @@ def encode(source: LanguageModel, text: str) -> list[int]:
         if source.model.embedding.num_embeddings != 256:
             raise UserError("The model has no tokenizer, and its tokens are not bytes.")
         return list(text.encode())
-    return source.tokenizer.encode(text).ids
+    try:
+        return source.tokenizer.encode(text).ids
+    except Exception as error:  # the library raises no narrower class
+        raise UserError(f"{text[:30]!r} has a word or character that the model's vocabulary lacks.") from error
 
 
 def decode(source: LanguageModel, tokens: Sequence[int], prompt: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 from bigjax.prediction.image_classification import ImagePredictor
 from bigjax.prediction.language_modelling import NextTokenPredictor
+from bigjax.prediction.masked_language_modelling import FillMaskPredictor
 from bigjax.prediction.predictor import Predictor
 from bigjax.prediction.question_answering import QuestionPredictor
 from bigjax.prediction.translation import TranslationPredictor
@@ -9,6 +10,7 @@ from bigjax.prediction.translation import TranslationPredictor
 PREDICTORS: dict[str, type[Predictor]] = {
     "image_classification": ImagePredictor,
     "language_modelling": NextTokenPredictor,
+    "masked_language_modelling": FillMaskPredictor,
     "translation": TranslationPredictor,
     "question_answering": QuestionPredictor,
 }
