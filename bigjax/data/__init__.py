@@ -5,14 +5,17 @@ from collections.abc import Callable
 from bigjax.data.dataset import Dataset
 from bigjax.data.digits import digits
 from bigjax.data.image_folder import image_folder
+from bigjax.data.labelled_text import text_table
 from bigjax.data.text import pydoc, text_file
-from bigjax.data.tfds import tfds_images, tfds_text
+from bigjax.data.tfds import tfds_images, tfds_labelled_text, tfds_text
 
 SOURCES: dict[str, Callable[..., Dataset]] = {
     "digits": digits,
     "image_folder": image_folder,
     "pydoc": pydoc,
     "text_file": text_file,
+    "text_table": text_table,
     "tfds_images": tfds_images,
+    "tfds_labelled_text": tfds_labelled_text,
     "tfds_text": tfds_text,
 }

@@ -3,8 +3,10 @@
 from bigjax.prediction.image_classification import ImagePredictor
 from bigjax.prediction.language_modelling import NextTokenPredictor
 from bigjax.prediction.predictor import Predictor
+from bigjax.prediction.sequence_classification import SequencePredictor
 
 PREDICTORS: dict[str, type[Predictor]] = {
     "image_classification": ImagePredictor,
     "language_modelling": NextTokenPredictor,
+    "sequence_classification": SequencePredictor,
 }

@@ -1,0 +1,31 @@
+"""x"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+import bigjax
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    if arg is None:
+        raise ValueError("takes the folder of a checkpoint or run, as in sst2_minilm.py:path/to/all-MiniLM-L6-v2")
+    return ConfigDict(
+        {
+            "seed": 0,
+            "model": {**bigjax.model_config(arg), "head": "sequence_classification", "num_classes": None, "dropout": 0.1},
+            "task": {"name": "sequence_classification", "label_smoothing": 0.1},
+            "data": {
+                "name": "text_table",
+                "train": "data/sst2/train.tsv",
+                "validation": "data/sst2/dev.tsv",
+                "test": "data/sst2/test.tsv",
+                "text_column": "sentence",
+                "tokenizer": str(Path(arg) / "tokenizer.json"),
+                "max_length": 128,
+            },
+            "optimizer": {"name": "adamw", "learning_rate": 1e-4, "schedule": "linear", "warmup_steps": 100, "weight_decay": 0.01, "clip_norm": 1.0},
+            "train": {"epochs": 3, "batch_size": 32, "log_every": 20, "eval_every": 217, "checkpoint_every": 0},
+            "finetune": {"init_from": arg, "replace": "^head/"},
+        }
+    )
