@@ -1,10 +1,10 @@
-"""A bidirectional LSTM, or with `:transformer` a small Transformer, tells good films from bad ones, learned from nothing.
+"""A bidirectional LSTM, or with `:transformer` a small Transformer, learns from nothing which films are praised.
 
 bigjax train --config=experiments/sst2_lstm.py
 bigjax train --config=experiments/sst2_lstm.py:transformer
 bigjax train --config=experiments/sst2_lstm.py:tfds
 
-The data are the whole sentences of the Stanford Sentiment Treebank with two classes (6,920 for training, 872, 1,821), as
+The data are the whole sentences of the Stanford Sentiment Treebank of two classes (6,920 for training, 872, 1,821), as
 tables in data/sst2; with `:tfds` the LSTM learns from GLUE's SST-2, which has phrases, too (`bigjax data prepare
 glue/sst2`). Other tables: `--config.data.train=train.tsv` and so on, see docs/text_classification.md.
 """

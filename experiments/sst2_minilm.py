@@ -1,8 +1,8 @@
-"""A pretrained BERT, such as all-MiniLM-L6-v2, learns to tell good films from bad ones.
+"""A pretrained BERT, such as all-MiniLM-L6-v2, learns which films are praised.
 
 bigjax train --config=experiments/sst2_minilm.py:path/to/all-MiniLM-L6-v2
 
-The data are the whole sentences of the Stanford Sentiment Treebank with two classes (6,920 for training, 872, 1,821), as
+The data are the whole sentences of the Stanford Sentiment Treebank of two classes (6,920 for training, 872, 1,821), as
 tables in data/sst2. Other tables: `--config.data.train=train.tsv` and so on, see docs/text_classification.md.
 """
 

@@ -55,7 +55,9 @@ class RNNClassifier(nnx.Module):
         width = d_hidden or d_model
         init = nnx.initializers.normal(d_model**-0.5)
         self.embedding = nnx.Embed(vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
-        self.layers = Recurrent(d_model, width, num_layers, cell, bidirectional, dropout=dropout, dtype=dtype, rngs=rngs)
+        self.layers = Recurrent(
+            d_model, width, num_layers, cell, bidirectional, dropout=dropout, dtype=dtype, rngs=rngs
+        )
         self.head = nnx.Linear(self.layers.directions * width, num_classes, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
         self.pool = pool

@@ -21,7 +21,7 @@ class SequencePredictor(Predictor):
     The second text of a pair is the input's `context`.
     """
 
-    fields = ("text",)
+    fields: tuple[str, ...] = ("text",)
 
     def __init__(self, run: "Run") -> None:
         super().__init__(run)

@@ -5,6 +5,7 @@ import os
 import re
 import tarfile
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from bigjax.errors import UserError
 
 ALL = slice(None)
 SHARED = Path(os.environ.get("BIGJAX_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "sst2"
-WORDS = "a fine film , dull from start to end but never bad and full of wit".split()
+WORDS = ("a", "fine", "film", ",", "dull", "from", "start", "to", "end", "but", "never", "bad", "full", "of", "wit")
 LEARN = {"vocab_size": 90, "holdout": 0.2}
 
 
@@ -99,9 +100,7 @@ def test_what_is_held_out_is_drawn_once_and_for_all(table):
 def test_pairs_have_two_types_and_the_longer_is_cut(tmp_path):
     rows = [("a dull film", "full of wit", 0), ("bad " * 20, "fine", 1)]
     file = write(tmp_path / "a.tsv", rows, ("first", "second", "label"))
-    data = text_table(
-        file, validation=file, text_column="first", pair_column="second", vocab_size=90, max_length=10
-    )
+    data = text_table(file, validation=file, text_column="first", pair_column="second", vocab_size=90, max_length=10)
     assert data.info["pairs"]
     batch = data.splits["train"].eval_batch(0, 2, ALL)
     order = np.argsort(batch["index"])
@@ -155,7 +154,7 @@ def test_an_epoch_has_every_text_once(table):
     pool = [split.train_batch(0, step, 5, ALL) for step in range(64)]  # 320 texts are four epochs
     seen = sorted(tuple(t[:n]) for b in pool for t, n in zip(b["tokens"], b["lengths"], strict=True))
     tokens, offsets = split.tokens.ids, split.tokens.offsets
-    assert seen == sorted(4 * [tuple(tokens[a:b]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)])
+    assert seen == sorted(4 * [tuple(tokens[a:b]) for a, b in pairwise(offsets)])
 
 
 def test_evaluation_has_every_text_once_on_every_process(table):
@@ -204,7 +203,9 @@ def test_an_unknown_label_is_told_with_the_known_ones(tmp_path):
     for count, known in ((12, "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ..."), (3, "0, 1, 2")):
         write(tmp_path / "train.tsv", [(f"text {i}", i) for i in range(count)])
         test = write(tmp_path / "test.tsv", [("fine", 1), ("bad", 12)])
-        with pytest.raises(UserError, match=re.escape(f"line 3: the label '12' is not one of those in {train!r}: {known} (")):
+        with pytest.raises(
+            UserError, match=re.escape(f"line 3: the label '12' is not one of those in {train!r}: {known} (")
+        ):
             text_table(train, test, vocab_size=90)
 
 
@@ -214,7 +215,11 @@ def test_an_unknown_label_is_told_with_the_known_ones(tmp_path):
         (b"", {}, "is empty"),
         (b"text\tlabel\n", {}, "has no records that can be used"),
         (b"text\tlabel\nb\xffd\t1\n", {}, r"line 2: not UTF-8 at byte 1"),
-        (b"text\tlabel\na\t1\n", {"text_column": "txt"}, r"has no column 'txt' in its first line; did you mean 'text'\?"),
+        (
+            b"text\tlabel\na\t1\n",
+            {"text_column": "txt"},
+            r"has no column 'txt' in its first line; did you mean 'text'\?",
+        ),
         (b"text\tlabel\na\t1\n", {"pair_column": "b"}, "has no column 'b'"),
         (b"text\tlabel\na\t1\n", {"label_column": "labels"}, r"no column 'labels'.*did you mean 'label'\?"),
         (b"text\tlabel\na\t1\nb\t1\n", {"holdout": 0.5}, "All labels are '1': to classify takes two classes"),
