@@ -42,9 +42,11 @@ class SequenceClassification(Task):
         return sizes | {"head": "sequence_classification"}
 
     def check_model(self, model: nnx.Module) -> None:
-        takes = inspect.signature(model.__call__).parameters
-        if not {"tokens", "mask"} <= takes.keys():
-            raise ValueError(f"a {type(model).__name__} is no classifier of texts, for it takes no tokens with a mask")
+        made, called = (inspect.signature(f).parameters for f in (type(model).__init__, model.__call__))
+        if not ("num_classes" in made and {"tokens", "mask"} <= called.keys()):
+            raise ValueError(
+                f"a {type(model).__name__} is no classifier of texts, which takes num_classes, and tokens with a mask"
+            )
 
     def logits(self, model: Any, batch: Mapping[str, Any], train: bool = False, rngs: nnx.Rngs | None = None) -> Any:
         """float32 [B, K]; a model that knows of token types is told them."""

@@ -7,7 +7,6 @@ import pytest
 
 import bigjax
 from bigjax.cli import main
-from bigjax.data.labelled_text import text_table
 from bigjax.errors import UserError
 from bigjax.prediction.sequence_classification import SequencePredictor
 
@@ -111,11 +110,3 @@ def test_the_report_and_the_folder_say_what_was_learned(single):
     assert {"accuracy", "macro_f1", "loss"} <= single.result["metrics"]["validation"].keys()
     report = (single.workdir / "report.html").read_text()
     assert "predictions are wrong" in report and "film" in report
-
-
-def test_evaluation_needs_no_more_than_the_tables(tmp_path):
-    """The same run from the same table, trained again, has the same bits: the tokenizer is learned alike."""
-    rows = [(sentence(i, w), label) for i in range(24) for w, label in ((GOOD, "good"), (BAD, "bad"))]
-    (tmp_path / "a.tsv").write_text("text\tlabel\n" + "".join(f"{t}\t{label}\n" for t, label in rows))
-    made = [text_table(str(tmp_path / "a.tsv"), vocab_size=80).fingerprint() for _ in range(3)]
-    assert len(set(made)) == 1
