@@ -151,7 +151,7 @@ def labelled_text_dataset(
         "num_classes": len(class_names),
         "class_names": list(class_names),
         "vocab_size": max(coder.get_vocab().values()) + 1,
-        "context": -(-max_length // COARSE) * COARSE,
+        "context": -(-max_length // COARSE) * COARSE,  # the widest batch
         "max_length": max_length,
         "pairs": train.pairs is not None,
         "decode": lambda ids: coder.decode(list(ids)),
@@ -220,10 +220,11 @@ def text_table(
 
 def classes(labels: Sequence[str]) -> list[str]:
     """The different labels in order, numbers by their size."""
+    names = sorted(set(labels))
     try:
-        return sorted(set(labels), key=int)
+        return sorted(names, key=int)
     except ValueError:
-        return sorted(set(labels))
+        return names
 
 
 def held_out(train: Labelled, share: float) -> dict[str, Labelled]:

@@ -64,6 +64,7 @@ def decoded(data, name):
         (["pos", "neg", "pos", "neutral"], ["neg", "neutral", "pos"]),
         ([10, 9, 10, 2], ["2", "9", "10"]),
         (["10", "9", "b", "9"], ["10", "9", "b"]),
+        (["1", "01", "0", "1"], ["0", "01", "1"]),
     ],
 )
 def test_classes_are_the_training_labels_in_order(tmp_path, kind, labels, names):
