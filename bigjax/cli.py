@@ -9,7 +9,7 @@ from bigjax.errors import UserError, nearest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
+    """Runs one command; returns the exit code: 0, 2 for a user's mistake, 130 or 143 when stopped by a signal."""
     arguments, extra = parser().parse_known_args(argv)
     try:
         overrides = parse_overrides(extra, takes_config="config" in arguments)
@@ -19,7 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"bigjax: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if hasattr(error, "exit_code"):
+            print(f"bigjax: {error}; the same command with the same --workdir goes on.", file=sys.stderr)
+            return error.exit_code
         goes_on = "; the same command with the same --workdir goes on" if "config" in arguments else ""
         print(f"bigjax: interrupted{goes_on}.", file=sys.stderr)
         return 130

@@ -1,6 +1,7 @@
 """The verbs as functions: what the terminal and the notebook both call."""
 
 import inspect
+import os
 import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -24,8 +25,10 @@ from bigjax.report import plot_metrics
 from bigjax.training import loop
 from bigjax.training.begin import DOCUMENTS
 from bigjax.training.begin import model_config as model_config  # for experiments
-from bigjax.training.checkpoint import Checkpoints, params_sha256
+from bigjax.training.checkpoint import Checkpoints, newest_weights, params_sha256
+from bigjax.training.elastic import SHARDS
 from bigjax.training.evaluate import evaluate as evaluate_split
+from bigjax.training.manifest import available_cores
 from bigjax.training.setup import model_maker, resolve, set_up
 from bigjax.training.state import TrainState
 from bigjax.training.workdir import Workdir
@@ -72,10 +75,7 @@ class Run:
     @cached_property
     def model(self) -> nnx.Module:
         """The trained model as a live module on the first device, from the newest checkpoint."""
-        checkpoints = Checkpoints(self.workdir / "checkpoints")
-        if not checkpoints.steps():
-            raise UserError(f"{self.workdir} has no checkpoint yet.")
-        weights, statistics = checkpoints.restore_weights(max(checkpoints.steps()))
+        weights, statistics = newest_weights(self.workdir)
         abstract = nnx.eval_shape(model_maker(self.config), jax.random.key(0))
         graphdef, *parts = nnx.split(abstract, nnx.Param, ...)
         for part, arrays in zip(parts, (weights, statistics), strict=True):
@@ -96,7 +96,7 @@ class Run:
     @cached_property
     def info(self) -> dict[str, Any]:
         """What the data said of themselves: `class_names`, `image_shape` and the like."""
-        return Workdir(self.workdir).read("data.json")
+        return Workdir(self.workdir).read("manifest.json")["data"]
 
     @cached_property
     def documents(self) -> dict[str, str]:
@@ -126,15 +126,19 @@ def train(
 
     Raises:
       UserError: something in the config, the data or the workdir is wrong.
+      Stopped: SIGTERM or SIGINT came, and where the run was is saved.
     """
     resolved = read_config(config, overrides)
+    if resolved["reproducible"] == "elastic":
+        fix_threads()
     path = Path(workdir or f"runs/{resolved['experiment']}-{time.strftime('%Y%m%d-%H%M%S')}")
     use_compilation_cache()
     experiment = set_up(resolved)
     folder = Workdir(path, writes=jax.process_index() == 0)
-    folder.check(experiment.config, experiment.dataset.fingerprint())
-    if not (path / "result.json").exists():
-        loop.train(experiment, folder, quiet)
+    with folder.locked():
+        folder.check(experiment.config, experiment.dataset.fingerprint())
+        if not (path / "result.json").exists():
+            loop.train(experiment, folder, quiet)
     return Run(path)
 
 
@@ -163,7 +167,9 @@ def evaluate(workdir: str | Path, split: str = "test") -> dict[str, float]:
     _, *state = nnx.split(run.model, nnx.Param, ...)
     shardings = jax.tree.map(lambda a: a.sharding, (experiment.abstract.params, experiment.abstract.statistics))
     params, statistics = jax.device_put(tuple(map(nnx.to_pure_dict, state)), shardings)
-    return evaluate_split(experiment, params, statistics, split)
+    metrics = evaluate_split(experiment, params, statistics, split)
+    assert metrics is not None  # nothing stops it
+    return metrics
 
 
 def predict(workdir: str | Path, source: str, **options: str) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
@@ -237,6 +243,15 @@ def export_checkpoint(workdir: str | Path, path: str | Path) -> None:
 def read_config(config: str | Mapping[str, Any], overrides: Overrides | None) -> dict[str, Any]:
     """The resolved config of an experiment file or of a config."""
     return resolve(experiment_config(config) if isinstance(config, str) else ConfigDict(config), overrides)
+
+
+def fix_threads() -> None:
+    """Gives XLA as many threads on one CPU device as on eight; must come before the first use of a device.
+
+    By default it has a thread for every core, or for every device if they are more, and the number of threads decides
+    how sums inside a product are cut.
+    """
+    os.environ.setdefault("NPROC", str(max(SHARDS, available_cores())))
 
 
 def use_compilation_cache() -> None:

@@ -15,7 +15,9 @@ from bigjax.data.dataset import Dataset, sha256
 from bigjax.data.decoding import Encoded, Format, blocks, decoded_dataset
 from bigjax.data.images import Augment
 from bigjax.data.labelled_text import Labelled, labelled_text_dataset
+from bigjax.data.pairs import Pairs, add_pair, pairs_dataset
 from bigjax.data.prepare import one_line, prepared_builder
+from bigjax.data.records import BadRecords, OnError
 from bigjax.data.text import Layout, text_dataset
 from bigjax.errors import UserError
 
@@ -108,6 +110,55 @@ def tfds_text(
     return text_dataset(texts, context, layout, tokenizer, vocab_size, eval_streams, repr(dataset))
 
 
+def tfds_translation(
+    dataset: str,
+    source_language: str,
+    target_language: str,
+    train_split: str = "train",
+    validation_split: str | None = None,
+    test_split: str | None = None,
+    data_dir: str | None = None,
+    tokenizer: str = "bpe",
+    vocab_size: int | None = None,
+    max_length: int = 256,
+    buckets: int = 8,
+    on_error: OnError = "stop",
+) -> Dataset:
+    """Pairs of a data set whose examples are a text in each of some languages, as those of WMT.
+
+    Args:
+      dataset: a TFDS name, `name[/config][:version]`.
+      source_language, target_language: features of it, such as "en" and "de".
+      data_dir: where TFDS keeps its data; None is its own default, ~/tensorflow_datasets or TFDS_DATA_DIR.
+      tokenizer, vocab_size, max_length, buckets, on_error: as in `translation_pairs`.
+
+    Raises:
+      UserError: an unknown or unprepared data set, an unknown split or language, or pairs as in `translation_pairs`.
+    """
+    import tensorflow_datasets as tfds
+
+    builder, bad = prepared_builder(dataset, data_dir), BadRecords(on_error)
+    for option, language in (("source_language", source_language), ("target_language", target_language)):
+        feature(builder, option, language, tfds.features.Text)
+    texts = {}
+    for name, split in named(train_split, validation_split, test_split).items():
+        count, fetch = records(builder, name, split, source_language, target_language)
+        texts[name] = Pairs([], [])
+        for block in blocks(count, BLOCK, f"reading {name}"):
+            for number, record in zip(block, fetch(block), strict=True):
+                source, target = (text(record[language]) for language in (source_language, target_language))
+                add_pair(texts[name], source, target, f"Example {number} of {split!r} of {dataset!r}", bad)
+    return pairs_dataset(texts, tokenizer, vocab_size, max_length, buckets, bad)
+
+
+def text(value: bytes) -> str | None:
+    """UTF-8 as text; None where it is none."""
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        return None
+
+
 def tfds_labelled_text(
     dataset: str,
     train_split: str = "train",
@@ -190,7 +241,7 @@ def records(builder: Any, name: str, split: str, *keys: str) -> tuple[int, Fetch
         ) from error
     # Only these features are parsed: others may need TensorFlow, or time.
     wanted = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
-    raw = {key: tfds.decode.SkipDecoding() for key in keys}
+    raw = {key: tfds.decode.SkipDecoding() for key in keys if isinstance(wanted[key], tfds.features.Image)}
 
     def fetch(examples: Sequence[int]) -> list[dict[str, Any]]:
         try:

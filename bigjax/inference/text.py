@@ -107,7 +107,10 @@ def encode(source: LanguageModel, text: str) -> list[int]:
     if not hasattr(source.model, "start_decoding"):
         raise UserError(f"A {type(source.model).__name__} does not generate text.")
     if "source" in inspect.signature(source.model.start_decoding).parameters:
-        raise UserError(f"A {type(source.model).__name__} writes about a source, and does not go on with a text alone.")
+        raise UserError(
+            f"A {type(source.model).__name__} writes about a source, and does not go on with a text alone; "
+            "what a run makes of one says `bigjax predict`."
+        )
     if not text:
         raise UserError("The prompt is empty: there is nothing to continue.")
     if source.tokenizer is None:

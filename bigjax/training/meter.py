@@ -1,13 +1,13 @@
 """How fast a run is: seconds, units per second, FLOP/s, MFU, time left."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import numpy as np
 
-from bigjax.tasks.task import Sums
 from bigjax.training.flops import peak_flops
 from bigjax.training.setup import Experiment
 
@@ -45,7 +45,7 @@ class Meter:
         yield
         self.last += time.perf_counter() - start
 
-    def figures(self, recent: Sequence[Sums], step: int) -> dict[str, float]:
+    def figures(self, recent: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
         """The task's metrics over the steps since the last call, with their speed; waits for the newest."""
         fetched = jax.device_get(list(recent))
         now = time.perf_counter()

@@ -21,8 +21,9 @@ from bigjax.errors import UserError, nearest
 from bigjax.models import MODELS, SHARDING
 from bigjax.parallel.mesh import BATCH, batch_shards, make_mesh, state_shardings
 from bigjax.tasks import TASKS
-from bigjax.tasks.task import Batch, Task
+from bigjax.tasks.task import Batch, Sums, Task
 from bigjax.training.begin import begin_from, documents_of
+from bigjax.training.elastic import check_elastic, elastic_step, laid_out
 from bigjax.training.finetune import FinetuneOptions, adapt, learning
 from bigjax.training.optimizer import make_optimizer, optimizer_schema
 from bigjax.training.state import TrainState, Tree, random_key
@@ -65,6 +66,7 @@ class Experiment:
       initial_state: makes the first state from the seed and what it is to begin from, straight into its shards.
       documents: what the run keeps of a checkpoint that it begins from, contents by file name.
       train_step: (state, batch) to (state, sums); the state is donated.
+      jitted_step: the same but where `config.reproducible="elastic"`: there `train_step` is several programs.
       eval_step: (params, statistics, carry, batch) to (sums, carry, outputs).
     """
 
@@ -79,7 +81,8 @@ class Experiment:
     abstract: TrainState
     initial_state: Callable[[], TrainState]
     documents: Callable[[], dict[str, str]]
-    train_step: jax.stages.Wrapped
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Sums]]
+    jitted_step: jax.stages.Wrapped
     eval_step: jax.stages.Wrapped
 
     def rows(self, batch_size: int) -> slice:
@@ -112,6 +115,9 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         raise UserError(f"config.task: {error}.") from error
     accumulate = config["optimizer"]["accumulate_steps"]
     check_batch_size(options.batch_size, batch_shards(mesh), accumulate)
+    elastic = config["reproducible"] == "elastic"
+    if elastic:
+        check_elastic(mesh, options.batch_size, accumulate)
     dataset = SOURCES[config["data"]["name"]](**arguments(config["data"]))
     complete_model(config, task, dataset)
     make_model = model_maker(config)
@@ -147,9 +153,17 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
     )
 
     def make_state() -> TrainState:
+        if elastic:  # a program for one device here, too; XLA may round otherwise in one that is cut over several
+            return laid_out(jax.device_get(jax.jit(first)(seed)), shardings)
         return jax.jit(first, out_shardings=shardings)(seed)
 
     whole, rows = NamedSharding(mesh, jax.sharding.PartitionSpec()), NamedSharding(mesh, BATCH)
+    jitted_step = jax.jit(
+        partial(train_step, program),
+        in_shardings=(shardings, rows),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
+    )
     return Experiment(
         config=config,
         options=options,
@@ -164,12 +178,8 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
             finetune, config["model"], dataset.files.get("tokenizer.json"), abstract, make_state
         ),
         documents=lambda: documents_of(finetune, config["model"]),
-        train_step=jax.jit(
-            partial(train_step, program),
-            in_shardings=(shardings, rows),
-            out_shardings=(shardings, whole),
-            donate_argnums=0,
-        ),
+        train_step=elastic_step(program, mesh, shardings) if elastic else jitted_step,
+        jitted_step=jitted_step,
         eval_step=jax.jit(
             partial(eval_step, program),
             in_shardings=(shardings.params, shardings.statistics, rows, rows),
