@@ -6,13 +6,11 @@ from bigjax.data.dataset import Dataset
 from bigjax.data.digits import digits
 from bigjax.data.image_folder import image_folder
 from bigjax.data.labelled_text import text_table
-from bigjax.data.text import pydoc, text_file
-from bigjax.data.tfds import tfds_images, tfds_labelled_text, tfds_text
 from bigjax.data.numerals import numerals
 from bigjax.data.pairs import translation_pairs
 from bigjax.data.squad import squad, tfds_squad
 from bigjax.data.text import pydoc, text_file
-from bigjax.data.tfds import tfds_images, tfds_text, tfds_translation
+from bigjax.data.tfds import tfds_images, tfds_labelled_text, tfds_text, tfds_translation
 
 SOURCES: dict[str, Callable[..., Dataset]] = {
     "digits": digits,

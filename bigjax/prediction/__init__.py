@@ -3,8 +3,8 @@
 from bigjax.prediction.image_classification import ImagePredictor
 from bigjax.prediction.language_modelling import NextTokenPredictor
 from bigjax.prediction.predictor import Predictor
-from bigjax.prediction.sequence_classification import SequencePredictor
 from bigjax.prediction.question_answering import QuestionPredictor
+from bigjax.prediction.sequence_classification import SequencePredictor
 from bigjax.prediction.translation import TranslationPredictor
 
 PREDICTORS: dict[str, type[Predictor]] = {

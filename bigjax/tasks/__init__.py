@@ -2,8 +2,8 @@
 
 from bigjax.tasks.image_classification import ImageClassification
 from bigjax.tasks.language_modelling import LanguageModelling
-from bigjax.tasks.sequence_classification import SequenceClassification
 from bigjax.tasks.question_answering import QuestionAnswering
+from bigjax.tasks.sequence_classification import SequenceClassification
 from bigjax.tasks.task import Task
 from bigjax.tasks.translation import Translation
 
