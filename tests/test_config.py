@@ -46,7 +46,7 @@ def config(**sections):
 def test_every_experiment_resolves_and_survives_json(path):
     whole = resolve(experiment_config(f"{path}{NEEDED.get(path.stem, '')}"))
     assert whole["experiment"] == path.stem
-    assert set(whole) == {"experiment", "seed", *SECTIONS}
+    assert set(whole) == {"experiment", "seed", "reproducible", *SECTIONS}
     assert resolve(json.loads(json.dumps(whole))) == whole
 
 

@@ -30,14 +30,16 @@ def subword_tokenizer(kind: str, vocab_size: int | None, texts: Iterable[str]) -
     if vocab_size is None or vocab_size < least:
         raise UserError(f"config.data.vocab_size must be {least} or more for {kind!r}, not {vocab_size}.")
     if kind == "wordpiece":
-        tokenizer = learn_wordpiece(vocab_size, list(texts))
+        tokenizer = learned_wordpiece(vocab_size, list(texts))
     else:
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False, initial_alphabet=alphabet
+            vocab_size=vocab_size,
+            special_tokens=list(SPECIAL),
+            show_progress=False,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         )
         tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -48,29 +50,31 @@ def subword_tokenizer(kind: str, vocab_size: int | None, texts: Iterable[str]) -
     return tokenizer
 
 
-def learn_wordpiece(vocab_size: int, texts: Sequence[str]) -> Tokenizer:
-    """A WordPiece, the same in every process.
+def learned_wordpiece(vocab_size: int, texts: Sequence[str]) -> Tokenizer:
+    """A WordPiece that is the same whenever it is learned from the same texts.
 
-    The library numbers continuing characters ("##a") in the order in which it comes upon them, which changes from
-    process to process, and what it merges depends on the numbers. So they are learned first, and given to it in order.
+    The trainer numbers the letters inside words (##a) as it meets them, in an order that changes from call to call, and
+    equally frequent pairs are then joined in another order, too. So the letters are found first, and given in order.
     """
 
-    def empty(vocabulary: dict[str, int]) -> Tokenizer:
-        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
-        tokenizer.normalizer = normalizers.BertNormalizer()
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        return tokenizer
-
-    def learn(size: int, first: list[str]) -> dict[str, int]:
-        tokenizer = empty({})
-        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=first, show_progress=False)
+    def learn(vocab_size: int, first: Sequence[str]) -> dict[str, int]:
+        tokenizer = bert_like(models.WordPiece(unk_token=UNKNOWN))
+        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(first), show_progress=False)
         tokenizer.train_from_iterator(texts, trainer)
         return tokenizer.get_vocab()
 
-    continuing = sorted(name for name in learn(1, list(SPECIAL)) if name.startswith("##") and len(name) == 3)
-    tokenizer = empty(learn(vocab_size, [*SPECIAL, *continuing]))
+    letters = sorted(token for token in learn(len(SPECIAL), SPECIAL) if token.startswith("##") and len(token) == 3)
+    tokenizer = bert_like(models.WordPiece(learn(vocab_size, [*SPECIAL, *letters]), unk_token=UNKNOWN))
     tokenizer.add_special_tokens(list(SPECIAL))
+    return tokenizer
+
+
+def bert_like(model: models.Model) -> Tokenizer:
+    """A tokenizer that splits and lower-cases text as BERT's does."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
     return tokenizer
 
 

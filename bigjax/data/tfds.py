@@ -15,6 +15,7 @@ from bigjax.data.cached import spooled
 from bigjax.data.dataset import Dataset, sha256
 from bigjax.data.decoding import Encoded, Format, blocks, decoded_dataset
 from bigjax.data.images import Augment
+from bigjax.data.labelled_text import Labelled, labelled_text_dataset
 from bigjax.data.pairs import Pairs, add_pair, pairs_dataset
 from bigjax.data.prepare import one_line, prepared_builder
 from bigjax.data.records import BadRecords, OnError
@@ -160,6 +161,54 @@ def text(value: bytes) -> str | None:
         return bytes(value).decode()
     except UnicodeDecodeError:
         return None
+
+
+def tfds_labelled_text(
+    dataset: str,
+    train_split: str = "train",
+    validation_split: str | None = None,
+    test_split: str | None = None,
+    data_dir: str | None = None,
+    text_key: str = "text",
+    pair_key: str | None = None,
+    label_key: str = "label",
+    tokenizer: str = "wordpiece",
+    vocab_size: int | None = None,
+    max_length: int = 128,
+    buckets: int = 12,
+) -> Dataset:
+    """Texts with one of several labels, as `glue/sst2` (with text_key="sentence") and `imdb_reviews` have them.
+
+    Args:
+      dataset: a TFDS name, `name[/config][:version]`.
+      data_dir: where TFDS keeps its data; None is its own default, ~/tensorflow_datasets or TFDS_DATA_DIR.
+      pair_key: the second text, where it is a pair that has a label.
+      tokenizer: this and what follows is as `text_table` has it.
+
+    Raises:
+      UserError: an unknown or unprepared data set, an unknown split or feature, a split whose labels are kept secret,
+        or what `text_table` refuses.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = prepared_builder(dataset, data_dir)
+    options = {"text_key": text_key} if pair_key is None else {"text_key": text_key, "pair_key": pair_key}
+    for option, key in options.items():
+        feature(builder, option, key, tfds.features.Text)
+    label = feature(builder, "label_key", label_key, tfds.features.ClassLabel)
+    splits = {}
+    for name, split in named(train_split, validation_split, test_split).items():
+        count, fetch = records(builder, name, split, *options.values(), label_key)
+        found = [record for block in blocks(count, BLOCK, f"reading {name}") for record in fetch(block)]
+        labels = np.array([record[label_key] for record in found], np.int64)
+        if labels.min() < 0:
+            raise UserError(
+                f"The labels of {split!r} of {dataset!r} are not given (they are {labels.min()}), as those of GLUE's "
+                f"test splits; choose another config.data.{name}_split."
+            )
+        first, *second = ([record[key].decode() for record in found] for key in options.values())
+        splits[name] = Labelled(first, second[0] if second else None, labels)
+    return labelled_text_dataset(splits, label.names, tokenizer, vocab_size, max_length, buckets)
 
 
 def named(train: str, validation: str | None, test: str | None) -> dict[str, str]:

@@ -220,7 +220,9 @@ def complete_model(config: dict[str, Any], task: Task, dataset: Dataset) -> None
     except ValueError as error:
         raise UserError(f"config.task: {error}.") from error
     for key in offered.keys() & keys.keys():
-        given, needed = section.setdefault(key, offered[key]), offered[key]
+        if section.get(key) is None:
+            section[key] = offered[key]
+        given, needed = section[key], offered[key]
         if given < needed if isinstance(needed, int) else given != needed:
             raise UserError(f"config.model.{key} is {given}, but the data need {needed}.")
     if missing := [k for k, p in keys.items() if k not in section and p.default is inspect.Parameter.empty]:
