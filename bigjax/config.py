@@ -274,6 +274,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         a, b = old.get(key, "(absent)"), new.get(key, "(absent)")
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
+        elif a != b and json.dumps(a) != json.dumps(b):  # tuples are lists in a file
             found.append(f"{prefix}{key} was {a!r} and is now {b!r}")
     return found

@@ -29,6 +29,7 @@ from bigjax.training.checkpoint import Checkpoints, newest_weights, params_sha25
 from bigjax.training.elastic import SHARDS
 from bigjax.training.evaluate import evaluate as evaluate_split
 from bigjax.training.manifest import available_cores
+from bigjax.training.reproduce import Verdict, compare
 from bigjax.training.setup import model_maker, resolve, set_up
 from bigjax.training.state import TrainState
 from bigjax.training.workdir import Workdir
@@ -185,6 +186,26 @@ def predict(workdir: str | Path, source: str, **options: str) -> Iterator[tuple[
     from bigjax.prediction.predict import predict
 
     yield from predict(Run(workdir), source, options)
+
+
+def reproduce(workdir: str | Path, steps: int | None = None, *, quiet: bool = False) -> Verdict:
+    """Trains a run again and compares every bit that it has left; see `bigjax.training.reproduce.compare`.
+
+    Args:
+      steps: compares only up to there.
+
+    Raises:
+      UserError: the folder holds no run that was trained here, or its data cannot be read.
+    """
+    run = Run(workdir)
+    if "data" not in run.config:
+        raise UserError(f"{workdir} was imported: there is no training to run again.")
+    if steps is not None and steps < 1:
+        raise UserError(f"--steps must be positive, not {steps}.")
+    if run.config["reproducible"] == "elastic":
+        fix_threads()
+    use_compilation_cache()
+    return compare(run.workdir, set_up(run.config), steps, quiet)
 
 
 def sweep(

@@ -26,6 +26,7 @@ BERT = f":{ROOT}/tests/fixtures/encoders/BertModel"
 NEEDED = {  # arguments without which there is no config
     "finetune_text": f":{ROOT}/tests/fixtures/decoders/gpt2",
     "squad_bert": BERT,
+    "sst2_minilm": BERT,
     "xquad_minilm": BERT,
 }
 

@@ -9,7 +9,6 @@ from bigjax.data.labelled_text import text_table
 from bigjax.data.numerals import numerals
 from bigjax.data.pairs import translation_pairs
 from bigjax.data.squad import squad, tfds_squad
-from bigjax.data.text import pydoc, text_file
 from bigjax.data.text_files import pydoc, text_file, word_files
 from bigjax.data.text_masked import text_masked
 from bigjax.data.tfds import tfds_images, tfds_labelled_text, tfds_text, tfds_translation

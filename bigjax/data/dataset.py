@@ -32,7 +32,7 @@ class Split(Protocol):
         ...
 
     def train_examples(self, seed: int, step: int, batch_size: int) -> np.ndarray:
-        """Which examples that batch holds, by number, int64 [batch_size]."""
+        """Which examples that batch holds, by number (of a stream: by the token it begins at), int64 [batch_size]."""
         ...
 
     def eval_batch_size(self, wanted: int) -> int:
@@ -59,6 +59,9 @@ class Examples(Sized):
 
     def steps_per_epoch(self, batch_size: int) -> float:
         return len(self) / batch_size
+
+    def train_examples(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        return shuffled(seed, step, batch_size, len(self))[1]
 
     def eval_batch_size(self, wanted: int) -> int:
         return wanted

@@ -82,6 +82,9 @@ class LabelledTextSplit(Examples):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def train_examples(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        return self.buckets.train(seed, step, batch_size)[0]
+
     def train_batch(self, seed: int, step: int, batch_size: int, rows: slice) -> Batch:
         examples, width = self.buckets.train(seed, step, batch_size)
         return self.batch(examples[rows], width, np.ones(len(examples[rows]), np.float32))

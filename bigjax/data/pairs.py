@@ -97,6 +97,9 @@ class PairSplit(Examples):
         """The examples of each batch: those of one box or of neighbours."""
         return Buckets(self.boxes[0], pool=POOL)
 
+    def train_examples(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        return self.order.train(seed, step, batch_size)[0]
+
     def train_batch(self, seed: int, step: int, batch_size: int, rows: slice) -> Batch:
         examples, _ = self.order.train(seed, step, batch_size)
         return self.cut(examples, rows)

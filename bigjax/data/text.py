@@ -179,6 +179,10 @@ class StreamSplit:
     def train_batch(self, seed: int, step: int, batch_size: int, rows: slice) -> Batch:
         return self.chunk(step % self.chunks(batch_size), batch_size, np.arange(batch_size)[rows])
 
+    def train_examples(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        chunk = step % self.chunks(batch_size)
+        return np.arange(batch_size) * self.stream_length(batch_size) + chunk * self.text.context
+
     def eval_batch_size(self, wanted: int) -> int:
         return self.eval_streams
 

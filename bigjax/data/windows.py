@@ -225,6 +225,9 @@ class WindowSplit(Examples):
     def __len__(self) -> int:
         return len(self.references)
 
+    def train_examples(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        return self.buckets.train(seed, step, batch_size)[0]
+
     def train_batch(self, seed: int, step: int, batch_size: int, rows: slice) -> Batch:
         examples, width = self.buckets.train(seed, step, batch_size)
         examples = examples[rows]

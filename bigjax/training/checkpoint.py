@@ -200,6 +200,14 @@ def newest_weights(workdir: Path) -> tuple[dict[str, jax.Array], dict[str, jax.A
     return flatten(state["ema"] or state["params"]), flatten(state["statistics"])
 
 
+def recorded_hashes(directory: Path, step: int) -> dict[str, str] | None:
+    """The sha256 of each array as it was written, by name; None where the checkpoint does not say."""
+    try:
+        return ocp.metadata((directory / str(step)).absolute()).custom_metadata["sha256"]
+    except Exception:  # as in `read`
+        return None
+
+
 def read(path: Path, wanted: Callable[[Any], Any]) -> tuple[Any, dict[str, Any]]:
     """What `wanted` asks of the checkpoint in `path`, given its metadata, and what was noted with it.
 

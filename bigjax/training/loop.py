@@ -14,7 +14,7 @@ from bigjax.training.checkpoint import Checkpoints, params_sha256
 from bigjax.training.evaluate import eval_batches, evaluate
 from bigjax.training.flops import count_flops
 from bigjax.training.interrupt import Interrupts
-from bigjax.training.manifest import manifest
+from bigjax.training.manifest import continued, manifest
 from bigjax.training.meter import Meter
 from bigjax.training.progress import make_progress
 from bigjax.training.setup import Experiment
@@ -25,12 +25,28 @@ from bigjax.training.workdir import Workdir
 
 
 def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> TrainState:
-    """Trains from the newest good checkpoint in `workdir`, or from the beginning, to the last step.
+    """A whole run, after which `workdir` holds all that a run leaves; see `fit`.
+
+    Returns:
+      The last state.
+    """
+    state, rows = fit(experiment, workdir, open_checkpoints(experiment, workdir), quiet)
+    workdir.write("result.json", result(rows, state))
+    shown = examples(experiment, state)
+    if workdir.writes:
+        write_report(workdir.path, shown)
+    return state
+
+
+def fit(
+    experiment: Experiment, workdir: Workdir, checkpoints: Checkpoints, quiet: bool = False
+) -> tuple[TrainState, list[dict[str, Any]]]:
+    """Trains from the newest good checkpoint, or from the beginning, to the last step.
 
     The loop runs ahead of the device: it waits for the newest step only to log, evaluate or save.
 
     Returns:
-      The last state; `workdir` holds all that a run leaves.
+      The last state, and the lines of figures.
 
     Raises:
       Stopped: a signal asked for it; started again, the run goes on from there.
@@ -40,14 +56,18 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
     sinks = make_sinks(options, workdir.path, experiment.config)
     fetch = batch_fetcher(experiment)
     flops = count_flops(experiment.jitted_step.trace(experiment.abstract, fetch(0)).jaxpr)
-    checkpoints = open_checkpoints(experiment, workdir)
     restored = checkpoints.restore_newest(experiment.abstract)
     state: TrainState
     recent: list[Mapping[str, Any]]  # the sums of the steps since the last line of figures
     state, recent = restored or (experiment.initial_state(), [])
     start = int(state.step)
     files = experiment.dataset.files if restored else {**experiment.dataset.files, **experiment.documents()}
-    workdir.begin(experiment.config, manifest(experiment), files)
+    recorded = manifest(experiment)
+    if restored:
+        recorded = continued(workdir.read("manifest.json"), recorded, start)
+    else:
+        recorded |= {"config": experiment.config, "initial_sha256": params_sha256(state.params)}
+    workdir.begin(experiment.config, recorded, files)
     rows = workdir.keep_rows(start)
     progress = make_progress(start, steps, quiet)
     where = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
@@ -118,11 +138,7 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
             progress.close()
             checkpoints.close()
         interrupts.obey(step)
-    workdir.write("result.json", result(rows, state, meter.seconds()))
-    shown = examples(experiment, state)
-    if workdir.writes:
-        write_report(workdir.path, shown)
-    return state
+    return state, rows
 
 
 def evaluated(rows: list[dict[str, Any]], step: int) -> bool:
@@ -157,7 +173,7 @@ def examples(experiment: Experiment, state: TrainState) -> dict[str, Any]:
     return experiment.task.examples(model, eval_batches(experiment, split), info)
 
 
-def result(rows: list[dict[str, Any]], state: TrainState, seconds: float) -> dict[str, Any]:
+def result(rows: list[dict[str, Any]], state: TrainState) -> dict[str, Any]:
     """The content of result.json: the last figures of each split, and a hash of the parameters."""
     metrics = {row["split"]: {k: v for k, v in row.items() if k not in ("step", "split", "seconds")} for row in rows}
     return {
@@ -165,5 +181,5 @@ def result(rows: list[dict[str, Any]], state: TrainState, seconds: float) -> dic
         "step": int(state.step),
         "metrics": metrics,
         "params_sha256": params_sha256(state.params),
-        "wall_seconds": seconds,
+        "wall_seconds": rows[-1]["seconds"],
     }

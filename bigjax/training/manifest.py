@@ -5,12 +5,14 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from bigjax.config import differences
 from bigjax.training.setup import Experiment
 
 PACKAGES = ("bigjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "tokenizers")
@@ -37,6 +39,24 @@ def manifest(experiment: Experiment) -> dict[str, Any]:
         "num_parameters": sum(p.size for p in params),
         "command": command(),
     }
+
+
+# What the bits depend on; the rest of a manifest describes the run, or follows from its config.
+CONDITIONS = (
+    *("versions", "python", "platform", "cpu", "devices", "backend", "processes", "mesh", "xla_flags", "environment"),
+    *("git", "data_fingerprint"),
+)
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The conditions that two manifests have not in common, each with both values."""
+    return differences({key: old.get(key) for key in CONDITIONS}, {key: new.get(key) for key in CONDITIONS})
+
+
+def continued(old: Mapping[str, Any], new: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """The manifest of a run that is resumed at `step`: that of its beginning, and what has changed since."""
+    resumed = [*old.get("resumed", []), {"step": step, "changed": changed(old, new)}]
+    return {**old, "resumed": resumed}
 
 
 def command() -> str | None:
