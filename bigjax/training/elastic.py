@@ -45,20 +45,20 @@ def check_elastic(mesh: Mesh, batch_size: int, accumulate: int) -> None:
 
 
 def elastic_step(
-    program: Program, mesh: Mesh, shardings: TrainState
+    program: Program, mesh: Mesh, shardings: TrainState, compiler_options: dict[str, bool] | None = None
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
     """`train_step` in virtual shards, of a state laid as `shardings` say and a batch laid over all devices."""
     each = SHARDS // mesh.size  # shards of one device
     mine = {n: device for n, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()}
     whole = NamedSharding(mesh, P())
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options)
     def part(state: TrainState, rows: tuple[Batch, Tree], shard: jax.Array) -> Gradients:
         batch, carry = rows
         key = jax.random.fold_in(random_key(state.seed, "step", state.step), shard)
         return gradients(program, state._replace(carry=carry), batch, key)
 
-    @partial(jax.jit, donate_argnums=0)
+    @partial(jax.jit, donate_argnums=0, compiler_options=compiler_options)
     def finish(state: TrainState, total: Gradients) -> tuple[TrainState, Sums]:
         return update(program, state, total._replace(statistics=jax.tree.map(mean, total.statistics)))
 

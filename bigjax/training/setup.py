@@ -160,11 +160,13 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         return jax.jit(first, out_shardings=shardings)(seed)
 
     whole, rows = NamedSharding(mesh, jax.sharding.PartitionSpec()), NamedSharding(mesh, BATCH)
+    for_xla = compiler_options(config["reproducible"], jax.default_backend())
     jitted_step = jax.jit(
         partial(train_step, program),
         in_shardings=(shardings, rows),
         out_shardings=(shardings, whole),
         donate_argnums=0,
+        compiler_options=for_xla,
     )
     return Experiment(
         config=config,
@@ -180,14 +182,24 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
             finetune, config["model"], dataset.files.get("tokenizer.json"), abstract, make_state
         ),
         documents=lambda: documents_of(finetune, config["model"]),
-        train_step=elastic_step(program, mesh, shardings) if elastic else jitted_step,
+        train_step=elastic_step(program, mesh, shardings, for_xla) if elastic else jitted_step,
         jitted_step=jitted_step,
         eval_step=jax.jit(
             partial(eval_step, program),
             in_shardings=(shardings.params, shardings.statistics, rows, rows),
             out_shardings=(whole, rows, rows),
+            compiler_options=for_xla,
         ),
     )
+
+
+def compiler_options(reproducible: bool | str, backend: str) -> dict[str, bool] | None:
+    """What XLA must be told so that a program gives the same bits whenever it runs.
+
+    On a GPU some kernels add up in whatever order their threads come, and autotuning picks the kernel that was quickest
+    this time. The option forbids both. Elsewhere there is nothing to forbid.
+    """
+    return {"xla_gpu_deterministic_ops": True} if reproducible and backend == "gpu" else None
 
 
 def arguments(section: Mapping[str, Any]) -> dict[str, Any]:

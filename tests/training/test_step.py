@@ -15,6 +15,7 @@ from bigjax.models.gpt import GPT
 from bigjax.models.rnn import RNN
 from bigjax.tasks.image_classification import ImageClassification
 from bigjax.tasks.language_modelling import LanguageModelling
+from bigjax.training.setup import compiler_options
 from bigjax.training.state import random_key
 from bigjax.training.step import eval_step, gradients, join_rows, split_rows, train_step
 
@@ -238,3 +239,13 @@ def test_flax_tree_mode_gives_the_same_loss():
     state, _ = step(program, state, text())
     assert mode == "False"
     assert float(loss) == float(step(program, state, text(seed=1))[1]["loss"])
+
+
+@pytest.mark.parametrize(("reproducible", "backend", "told"), [(True, "gpu", True), ("elastic", "gpu", True)])
+def test_a_gpu_is_told_to_be_deterministic(reproducible, backend, told):
+    assert compiler_options(reproducible, backend) == {"xla_gpu_deterministic_ops": told}
+    assert compiler_options(False, backend) is compiler_options(reproducible, "cpu") is None
+    # XLA knows the option: a misspelt one is refused.
+    jax.jit(lambda x: x + 1, compiler_options=compiler_options(reproducible, backend))(1.0)
+    with pytest.raises(Exception, match="xla_gpu_deterministic_opps"):
+        jax.jit(lambda x: x + 2, compiler_options={"xla_gpu_deterministic_opps": True})(1.0)
