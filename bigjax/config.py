@@ -240,7 +240,7 @@ def converted(value: Any, annotation: Any) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if annotation is float and number and abs(value) < 2**1023:
         return float(value)
-    if annotation is int and number and (isinstance(value, int) or value.is_integer()):
+    if annotation is int and number and abs(value) < 2**32 and (isinstance(value, int) or value.is_integer()):
         return int(value)
     if annotation in (bool, str) and isinstance(value, annotation):
         return value

@@ -52,7 +52,8 @@ class Run:
     def __init__(self, workdir: str | Path) -> None:
         self.workdir = Path(workdir)
         recorded = Workdir(self.workdir).read("config.json")
-        self.config = resolve(recorded) if "task" in recorded else recorded  # an imported model has no task
+        imported = recorded.keys() <= {"experiment", "model"}  # it was never trained here
+        self.config = recorded if imported else resolve(recorded)
 
     def __repr__(self) -> str:
         return f"Run({str(self.workdir)!r})"
@@ -60,7 +61,10 @@ class Run:
     @property
     def result(self) -> dict[str, Any]:
         """The content of result.json; raises UserError where the run has not ended."""
-        return Workdir(self.workdir).read("result.json")
+        result = Workdir(self.workdir).read("result.json")
+        if not is_result(result):
+            raise UserError(f"{self.workdir / 'result.json'} is damaged: it is no result of a run.")
+        return result
 
     @property
     def metrics(self) -> "pandas.DataFrame":
@@ -108,6 +112,17 @@ class Run:
     def stop(self) -> tuple[int, ...]:
         """The tokens that end a text."""
         return stop_tokens(self.documents)
+
+
+def is_result(content: Mapping[str, Any]) -> bool:
+    """Whether this is what a result.json holds."""
+    splits = content.get("metrics")
+    if "params_sha256" not in content or not isinstance(splits, dict):
+        return False
+    return all(
+        isinstance(split, dict) and all(isinstance(figure, int | float | None) for figure in split.values())
+        for split in splits.values()
+    )
 
 
 def train(

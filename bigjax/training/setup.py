@@ -263,7 +263,7 @@ def model_maker(config: Mapping[str, Any]) -> Callable[[jax.Array], nnx.Module]:
     for function, where in ((make, f"config.model {name!r}"), (adapted, "config.finetune")):
         try:
             nnx.eval_shape(function, jax.random.key(0))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise UserError(f"{where}: {error}.") from error
     return adapted
 

@@ -82,15 +82,22 @@ class Workdir:
             raise SaveError(f"{file} could not be written: {error.strerror or error}.") from error
 
     def rows(self) -> list[dict[str, Any]]:
-        """The logged figures, without a last line that was cut off."""
+        """The logged figures, up to the first line that is none, such as a last one that was cut off."""
         if not self.metrics.exists():
             return []
         rows = []
-        for line in self.metrics.read_text().splitlines():
+        for line in self.metrics.read_bytes().splitlines():
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if (
+                not isinstance(row, dict)
+                or not isinstance(row.get("step"), int)
+                or not isinstance(row.get("split"), str)
+            ):
+                break
+            rows.append(row)
         return rows
 
     def begin(self, config: Mapping[str, Any], manifest: Mapping[str, Any], files: Mapping[str, str]) -> None:
