@@ -160,9 +160,9 @@ def deep(root: Path) -> None:
         (unknown_class, r"'.*/test/dogs' is no class of the train folder; did you mean 'dog'\?"),
         (empty_split, r"The validation split of '.*' is empty"),
         (odd_size, r"'.*owl/odd.png' has 9x12 pixels, but .* 12x12; set config.data.image_size"),
-        (truncated, r"'.*dog/cut.jpg' is damaged or not an image \(.*runcated.*\); replace or remove it"),
-        (no_image, r"'.*dog/text.png' is damaged or not an image \(no known format\)"),
-        (deep, r"'.*owl/deep.png' has more than 8 bits a channel"),
+        (truncated, r"'.*dog/cut.jpg': damaged or not an image \(.*runcated.*\); replace or remove it"),
+        (no_image, r"'.*dog/text.png': damaged or not an image \(no known format\)"),
+        (deep, r"'.*owl/deep.png': of more than 8 bits a channel"),
     ],
 )
 def test_what_is_wrong_is_named(root: Path, harm, sentence: str) -> None:
