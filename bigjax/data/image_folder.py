@@ -43,7 +43,7 @@ def image_folder(
 
     The classes are the folders of train in sorted order; files come in sorted order; hidden files and other kinds of
     files are passed over. Without a validation folder the share `holdout` of the training images is it: always the
-    same images, whatever config.seed, until files are added or removed.
+    same images, whatever config.seed, until files are added or removed; 0 is no validation.
 
     With `cache` all images are decoded at the start into one array, so that a damaged one is found at once, and the
     fingerprint is over the pixels. Without, they are decoded when a batch needs them, and the fingerprint is over the
@@ -74,7 +74,7 @@ def image_folder(
     empty = set(classes) - {classes[label] for _, label, _ in files["train"]}
     if empty:
         raise UserError(f"The class folder {str(folder / 'train' / min(empty))!r} has no images: {LAYOUT}.")
-    if "validation" not in files:
+    if "validation" not in files and holdout:
         files["train"], files["validation"] = hold_out(files["train"], holdout)
     splits = {split: encoded(folder, part) for split, part in files.items()}
     augment = Augment(crop, padding, flip, cutout, crop_scale, crop_ratio, randaugment_ops, randaugment_magnitude)
@@ -106,7 +106,7 @@ def list_images(root: Path, split: str, classes: Sequence[str]) -> Files:
 def hold_out(files: Files, share: float) -> tuple[Files, Files]:
     """What is left to train on, and a `share` for validation that depends on nothing but the number of files."""
     if not 0 < share < 1:
-        raise UserError(f"config.data.holdout must be between 0 and 1, not {share}.")
+        raise UserError(f"config.data.holdout must be between 0 and 1, or 0, not {share}.")
     order = np.random.RandomState(0).permutation(len(files))
     cut = max(1, int(len(files) * share))
     return [files[i] for i in np.sort(order[cut:])], [files[i] for i in np.sort(order[:cut])]
