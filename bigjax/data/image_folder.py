@@ -106,7 +106,7 @@ def list_images(root: Path, split: str, classes: Sequence[str]) -> Files:
 def hold_out(files: Files, share: float) -> tuple[Files, Files]:
     """What is left to train on, and a `share` for validation that depends on nothing but the number of files."""
     if not 0 < share < 1:
-        raise UserError(f"config.data.holdout must be between 0 and 1, or 0, not {share}.")
+        raise UserError(f"config.data.holdout must be between 0 and 1, not {share}.")
     order = np.random.RandomState(0).permutation(len(files))
     cut = max(1, int(len(files) * share))
     return [files[i] for i in np.sort(order[cut:])], [files[i] for i in np.sort(order[:cut])]
