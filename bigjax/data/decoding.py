@@ -180,25 +180,21 @@ def first_shape(split: Encoded, form: Format, on_error: OnError) -> tuple[int, .
     raise UserError(f"None of {split.count} training images can be used, such as {split.name(0)}.")
 
 
+@dataclass
 class Decoder:
     """Reads images of one split: what `Source.read` is.
 
-    Args:
+    Attributes:
       shape: what `form` makes of every image.
       pool: has as many `threads`.
     """
 
-    def __init__(
-        self,
-        split: Encoded,
-        form: Format,
-        augment: Augment,
-        shape: tuple[int, ...],
-        pool: ThreadPoolExecutor,
-        threads: int,
-    ) -> None:
-        self.split, self.form, self.augment, self.shape = split, form, augment, shape
-        self.pool, self.threads = pool, threads
+    split: Encoded
+    form: Format
+    augment: Augment
+    shape: tuple[int, ...]
+    pool: ThreadPoolExecutor
+    threads: int
 
     def __call__(self, examples: np.ndarray, draws: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Pixels and labels of examples int64 [n]; raises BadImage for the first that cannot be used."""
