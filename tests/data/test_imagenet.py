@@ -121,3 +121,14 @@ def test_recipes_take_a_step(recipe: str, prepared: str, tmp_path: Path) -> None
     step = experiment.train_step.lower(first, batch).compile({"xla_backend_optimization_level": 0})
     state, sums = step(first, batch)
     assert int(state.step) == 1 and 0 < float(sums["loss"] / sums["weight"]) < 20
+
+
+def test_folders_have_the_same_recipes():
+    configs = [resolve(experiment_config(f"{EXPERIMENT}:{arg}")) for arg in ("resnet50", "resnet50,folder")]
+    data = [config.pop("data") for config in configs]
+    assert configs[0] == configs[1] and [d["name"] for d in data] == ["tfds_images", "image_folder"]
+    shared = data[0].keys() & data[1].keys() - {"name"}
+    assert len(shared) > 10 and all(data[0][key] == data[1][key] for key in shared)
+    for arg in ("resnet51", "resnet50,files"):
+        with pytest.raises(UserError, match="get_config takes one of alexnet, vgg16, .*',folder' after it if wanted"):
+            experiment_config(f"{EXPERIMENT}:{arg}")
