@@ -130,5 +130,5 @@ def test_folders_have_the_same_recipes():
     shared = data[0].keys() & data[1].keys() - {"name"}
     assert len(shared) > 10 and all(data[0][key] == data[1][key] for key in shared)
     for arg in ("resnet51", "resnet50,files"):
-        with pytest.raises(UserError, match="get_config takes one of alexnet, vgg16, .*',folder' after it if wanted"):
+        with pytest.raises(UserError, match=r"get_config takes one of alexnet, vgg16, .*',folder' after it if wanted"):
             experiment_config(f"{EXPERIMENT}:{arg}")
