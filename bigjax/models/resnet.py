@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_sizes
-from bigjax.models.pooling import max_pool_2x2, max_pool_3x3
+from bigjax.models.pooling import max_pool_3x3
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # by stage
 BOTTLENECK = 50  # from this depth on
@@ -30,10 +29,8 @@ class ResNet(nnx.Module):
       image_shape: height, width and channels of the images; any height and width.
       depth: how many layers have weights; from 50 on, blocks are bottlenecks.
       stem: "imagenet" is a 7x7 convolution and a max pool, which quarter height and width; "cifar" is a 3x3
-        convolution that keeps them, for images of about 32x32; "halving" is two of those, the second with twice as
-        many channels, and a 2x2 max pool.
+        convolution that keeps them, for images of about 32x32.
       width: channels of the stem; the stages' 3x3 convolutions have 1, 2, 4 and 8 times as many.
-      cosine_stem: the first convolution starts with cosines instead of noise: see `cosines`.
       widths: channels of the stages' 3x3 convolutions; None is 1, 2, 4 and 8 times `width`.
       blocks: how many blocks each stage has; None is as many as make up `depth`.
       dtype: what is computed in; parameters and BatchNorm's arithmetic are float32.
@@ -47,9 +44,8 @@ class ResNet(nnx.Module):
         num_classes: int,
         image_shape: tuple[int, int, int],
         depth: Literal[18, 34, 50, 101, 152] = 50,
-        stem: Literal["imagenet", "cifar", "halving"] = "imagenet",
+        stem: Literal["imagenet", "cifar"] = "imagenet",
         width: int = 64,
-        cosine_stem: bool = False,
         widths: tuple[int, ...] | None = None,
         blocks: tuple[int, ...] | None = None,
         *,
@@ -57,18 +53,16 @@ class ResNet(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         check_choice("depth", depth, BLOCKS)
-        check_choice("stem", stem, ("imagenet", "cifar", "halving"))
+        check_choice("stem", stem, ("imagenet", "cifar"))
         blocks = blocks or BLOCKS[depth]
         widths = widths or tuple(width * 2**i for i in range(len(blocks)))
         check_sizes(num_classes=num_classes, width=width, widths=min(widths), blocks=min(blocks))
         if len(widths) != len(blocks):
             raise ValueError(f"widths {widths} and blocks {blocks} must be of equally many stages")
         conv = partial(ConvNorm, dtype=dtype, rngs=rngs)
-        self.kind = stem
-        side, stride = (7, 2) if stem == "imagenet" else (3, 1)
-        self.stem = conv(image_shape[2], width, side, stride, kernel_init=cosines if cosine_stem else HE)
-        self.stem2 = conv(width, 2 * width, 3) if stem == "halving" else None
-        stages, channels = [], 2 * width if stem == "halving" else width
+        self.pools = stem == "imagenet"
+        self.stem = conv(image_shape[2], width, 7, 2) if self.pools else conv(image_shape[2], width, 3)
+        stages, channels = [], width
         for i, (count, inner) in enumerate(zip(blocks, widths, strict=True)):
             stage = []
             for j in range(count):
@@ -91,10 +85,8 @@ class ResNet(nnx.Module):
     def features(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Images [B, H, W, C] to what the head sees, [B, F]: the last of `widths`, or with bottlenecks 4 times that."""
         x = nnx.relu(self.stem(x, train))
-        if self.kind == "imagenet":
+        if self.pools:
             x = max_pool_3x3(x, padding=1)
-        if self.stem2 is not None:
-            x = max_pool_2x2(nnx.relu(self.stem2(x, train)))
         for stage in self.stages:
             for block in stage:
                 x = block(x, train)
@@ -161,21 +153,3 @@ class ConvNorm(nnx.Module):
         """[B, H, W, C] to [B, H / stride, W / stride, D]."""
         x = self.conv(x)
         return self.norm(x, use_running_average=not train).astype(x.dtype)
-
-
-def cosines(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """A kernel [S, S, C, D] of products of cosines over rows, columns and channels, each followed by its negative.
-
-    The lowest frequencies come first. They nearly whiten natural images, as a first layer of principal components does
-    (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU", section 3.2), and need no data. `key` is not used.
-    """
-    side, _, depth, count = shape
-    kernels = {}
-    for y, x, c in np.ndindex(side, side, depth):
-        waves = [np.cos(np.pi * k * (np.arange(n) + 0.5) / n) for k, n in ((y, side), (x, side), (c, depth))]
-        kernel = np.einsum("y,x,c->yxc", *waves)
-        kernels[y + x + 1.5 * (c > 0), c, y, x] = kernel / np.linalg.norm(kernel)  # colours vary less than brightness
-    ordered = [sign * kernels[order] for order in sorted(kernels) for sign in (1, -1)]
-    if count > len(ordered):
-        raise ValueError(f"there are {len(ordered)} cosines for {count} channels")
-    return jnp.asarray(np.stack(ordered[:count], -1), dtype)
