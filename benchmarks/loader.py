@@ -21,7 +21,7 @@ from bigjax.data.digits import digits
 from bigjax.data.image_folder import image_folder
 from bigjax.data.images import DRAWS, Augment
 from bigjax.data.loader import prefetched
-from bigjax.data.text import pydoc
+from bigjax.data.text_files import pydoc
 
 BATCH = 128
 SECONDS = 5.0

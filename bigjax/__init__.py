@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         load_pretrained,
         model_config,
         predict,
+        reproduce,
         sweep,
         train,
     )
@@ -33,6 +34,7 @@ __all__ = [
     "load_pretrained",
     "model_config",
     "predict",
+    "reproduce",
     "sweep",
     "train",
 ]

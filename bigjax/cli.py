@@ -9,21 +9,26 @@ from bigjax.errors import UserError, nearest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 2 for a user's mistake, 130 when interrupted."""
+    """Runs one command; returns the exit code.
+
+    That is 0, 1 where `reproduce` finds a difference, 2 for a user's mistake, 130 or 143 when a signal stopped it.
+    """
     arguments, extra = parser().parse_known_args(argv)
     try:
         overrides = parse_overrides(extra, takes_config="config" in arguments)
-        arguments.run(arguments, overrides)
+        return arguments.run(arguments, overrides) or 0
     except UserError as error:
         if os.environ.get("BIGJAX_TRACEBACK"):
             raise
         print(f"bigjax: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if hasattr(error, "exit_code"):
+            print(f"bigjax: {error}; the same command with the same --workdir goes on.", file=sys.stderr)
+            return error.exit_code
         goes_on = "; the same command with the same --workdir goes on" if "config" in arguments else ""
         print(f"bigjax: interrupted{goes_on}.", file=sys.stderr)
         return 130
-    return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     command = verb("evaluate", evaluate, "compute a run's metrics on a split again")
     command.add_argument("--workdir", required=True, help="the run's folder")
     command.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    command = verb("reproduce", reproduce, "train a run again and say whether the bits are the same")
+    command.add_argument("--workdir", required=True, help="the run's folder; nothing in it is changed")
+    command.add_argument("--steps", type=int, help="compare only up to this step (default: all)")
     command = verb("generate", generate, "continue a text with a trained or imported language model")
     command.add_argument("--workdir", required=True, help="the run's folder")
     command.add_argument("--prompt", required=True, help="the text to continue")
@@ -128,6 +136,23 @@ def evaluate(arguments: argparse.Namespace, overrides: dict[str, object]) -> Non
     import bigjax
 
     print(describe({arguments.split: bigjax.evaluate(arguments.workdir, arguments.split)}))
+
+
+def reproduce(arguments: argparse.Namespace, overrides: dict[str, object]) -> int:
+    """`bigjax reproduce`: exits with 0 only where all bits are the same."""
+    import bigjax
+
+    verdict = bigjax.reproduce(arguments.workdir, arguments.steps)
+    if verdict.differences:
+        first, *others = verdict.differences
+        arrays = [line for line in others if "checkpoint: " in line][:1]
+        more = [f"and {len(others) - len(arrays)} more differences"] if len(others) > len(arrays) else []
+        print(f"different, in {verdict.compared}:", first, *arrays, *more, sep="\n  ")
+    else:
+        print(f"identical: {verdict.compared}")
+    if verdict.conditions:
+        print("not as it was recorded:", *verdict.conditions, sep="\n  ")
+    return 1 if verdict.differences else 0
 
 
 def generate(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:

@@ -32,6 +32,14 @@ class TrainOptions:
     are in steps; `log_every=0` and the like switch a thing off. `eval_batch_size=None` is `batch_size`. `precision`
     is what the model computes in; parameters and optimizer state are always float32. Batches are fetched
     ahead by `loader_workers` threads (0: by the loop itself); the batches are the same for any number.
+
+    Where a checkpoint cannot be written (`on_save_error`) training goes on and the next one is tried, or it stops; the
+    older ones stay either way.
+
+    A step whose loss or gradient is NaN or infinite changes nothing; then (`on_nonfinite`) the run halts and says where
+    the number came from, or skips that batch, or goes back to the last checkpoint and skips all data since; after
+    `max_nonfinite` such steps it halts all the same. A step or evaluation batch that takes longer than `stall_seconds`
+    ends the process, with the stacks of all threads on standard error; 0 waits for ever.
     """
 
     steps: int | None = None
@@ -44,17 +52,21 @@ class TrainOptions:
     keep_checkpoints: int = 2
     loader_workers: int = 1
     precision: Literal["float32", "bfloat16"] = "float32"
+    on_save_error: Literal["continue", "stop"] = "continue"
+    on_nonfinite: Literal["halt", "skip", "rollback"] = "halt"
+    max_nonfinite: int = 10
+    stall_seconds: float = 0.0
     tensorboard: bool = False
     wandb: str | None = None
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("takes exactly one of steps and epochs")
-        for name in ("steps", "epochs", "batch_size", "eval_batch_size", "keep_checkpoints"):
+        for name in ("steps", "epochs", "batch_size", "eval_batch_size", "keep_checkpoints", "max_nonfinite"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, not {value}")
-        for name in ("log_every", "eval_every", "checkpoint_every", "loader_workers"):
+        for name in ("log_every", "eval_every", "checkpoint_every", "loader_workers", "stall_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
 
@@ -68,6 +80,10 @@ class Parameter:
 
 
 Schema = dict[str, Parameter]
+
+# The keys that stand in no section. `reproducible`: False lets kernels be faster that may give other bits when run
+# again (on a GPU; elsewhere there are none); "elastic" gives the same bits on 1, 2, 4 and 8 devices.
+SCALARS: Schema = {"seed": Parameter(int, 0), "reproducible": Parameter(bool | Literal["elastic"], True)}
 
 
 def schema(function: Callable[..., Any], without: tuple[str, ...] = ()) -> Schema:
@@ -140,8 +156,8 @@ def resolve(config: Mapping[str, Any], overrides: Mapping[str, Any], schemas: Ca
     given = json.loads(ConfigDict(config).to_json_best_effort())
     for key, value in overrides.items():
         section, _, rest = key.partition(".")
-        if section not in (*SECTIONS, "seed", "experiment"):
-            raise UserError(f"There is no config key {key!r}; {nearest(section, (*SECTIONS, 'seed'))}")
+        if section not in (*SECTIONS, *SCALARS, "experiment"):
+            raise UserError(f"There is no config key {key!r}; {nearest(section, (*SECTIONS, *SCALARS))}")
         if (section in SECTIONS) != bool(rest) or "." in rest:
             raise UserError(f"Config keys look like 'seed' or 'optimizer.learning_rate', not {key!r}.")
         if rest:
@@ -151,11 +167,11 @@ def resolve(config: Mapping[str, Any], overrides: Mapping[str, Any], schemas: Ca
         else:
             given[section] = value
     for key in given:
-        if key not in (*SECTIONS, "seed", "experiment"):
-            raise UserError(f"There is no config key {key!r}; {nearest(key, (*SECTIONS, 'seed'))}")
+        if key not in (*SECTIONS, *SCALARS, "experiment"):
+            raise UserError(f"There is no config key {key!r}; {nearest(key, (*SECTIONS, *SCALARS))}")
     whole: dict[str, Any] = {
         "experiment": given.get("experiment", "experiment"),
-        "seed": checked("seed", given.get("seed", 0), Parameter(int)),
+        **{key: checked(key, given.get(key, p.default), p) for key, p in SCALARS.items()},
     }
     if not 0 <= whole["seed"] < 2**32:
         raise UserError(f"config.seed must be from 0 to 2**32 - 1, not {whole['seed']}.")
@@ -258,6 +274,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         a, b = old.get(key, "(absent)"), new.get(key, "(absent)")
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
+        elif a != b and json.dumps(a) != json.dumps(b):  # tuples are lists in a file
             found.append(f"{prefix}{key} was {a!r} and is now {b!r}")
     return found

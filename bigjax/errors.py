@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class SaveError(UserError):
+    """Something could not be written; what was saved before is as it was."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A closing hint for an unknown `name`: the nearest right name, else all of them if they are few."""
     names = sorted(known)

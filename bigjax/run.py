@@ -1,6 +1,7 @@
 """The verbs as functions: what the terminal and the notebook both call."""
 
 import inspect
+import os
 import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -24,8 +25,11 @@ from bigjax.report import plot_metrics
 from bigjax.training import loop
 from bigjax.training.begin import DOCUMENTS
 from bigjax.training.begin import model_config as model_config  # for experiments
-from bigjax.training.checkpoint import Checkpoints, params_sha256
+from bigjax.training.checkpoint import Checkpoints, newest_weights, params_sha256
+from bigjax.training.elastic import SHARDS
 from bigjax.training.evaluate import evaluate as evaluate_split
+from bigjax.training.manifest import available_cores
+from bigjax.training.reproduce import Verdict, compare
 from bigjax.training.setup import model_maker, resolve, set_up
 from bigjax.training.state import TrainState
 from bigjax.training.workdir import Workdir
@@ -72,10 +76,7 @@ class Run:
     @cached_property
     def model(self) -> nnx.Module:
         """The trained model as a live module on the first device, from the newest checkpoint."""
-        checkpoints = Checkpoints(self.workdir / "checkpoints")
-        if not checkpoints.steps():
-            raise UserError(f"{self.workdir} has no checkpoint yet.")
-        weights, statistics = checkpoints.restore_weights(max(checkpoints.steps()))
+        weights, statistics = newest_weights(self.workdir)
         abstract = nnx.eval_shape(model_maker(self.config), jax.random.key(0))
         graphdef, *parts = nnx.split(abstract, nnx.Param, ...)
         for part, arrays in zip(parts, (weights, statistics), strict=True):
@@ -96,7 +97,7 @@ class Run:
     @cached_property
     def info(self) -> dict[str, Any]:
         """What the data said of themselves: `class_names`, `image_shape` and the like."""
-        return Workdir(self.workdir).read("data.json")
+        return Workdir(self.workdir).read("manifest.json")["data"]
 
     @cached_property
     def documents(self) -> dict[str, str]:
@@ -126,15 +127,19 @@ def train(
 
     Raises:
       UserError: something in the config, the data or the workdir is wrong.
+      Stopped: SIGTERM or SIGINT came, and where the run was is saved.
     """
     resolved = read_config(config, overrides)
+    if resolved["reproducible"] == "elastic":
+        fix_threads()
     path = Path(workdir or f"runs/{resolved['experiment']}-{time.strftime('%Y%m%d-%H%M%S')}")
     use_compilation_cache()
     experiment = set_up(resolved)
     folder = Workdir(path, writes=jax.process_index() == 0)
-    folder.check(experiment.config, experiment.dataset.fingerprint())
-    if not (path / "result.json").exists():
-        loop.train(experiment, folder, quiet)
+    with folder.locked():
+        folder.check(experiment.config, experiment.dataset.fingerprint())
+        if not (path / "result.json").exists():
+            loop.train(experiment, folder, quiet)
     return Run(path)
 
 
@@ -163,7 +168,9 @@ def evaluate(workdir: str | Path, split: str = "test") -> dict[str, float]:
     _, *state = nnx.split(run.model, nnx.Param, ...)
     shardings = jax.tree.map(lambda a: a.sharding, (experiment.abstract.params, experiment.abstract.statistics))
     params, statistics = jax.device_put(tuple(map(nnx.to_pure_dict, state)), shardings)
-    return evaluate_split(experiment, params, statistics, split)
+    metrics = evaluate_split(experiment, params, statistics, split)
+    assert metrics is not None  # nothing stops it
+    return metrics
 
 
 def predict(workdir: str | Path, source: str, **options: str) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
@@ -179,6 +186,26 @@ def predict(workdir: str | Path, source: str, **options: str) -> Iterator[tuple[
     from bigjax.prediction.predict import predict
 
     yield from predict(Run(workdir), source, options)
+
+
+def reproduce(workdir: str | Path, steps: int | None = None, *, quiet: bool = False) -> Verdict:
+    """Trains a run again and compares every bit that it has left; see `bigjax.training.reproduce.compare`.
+
+    Args:
+      steps: compares only up to there.
+
+    Raises:
+      UserError: the folder holds no run that was trained here, or its data cannot be read.
+    """
+    run = Run(workdir)
+    if "data" not in run.config:
+        raise UserError(f"{workdir} was imported: there is no training to run again.")
+    if steps is not None and steps < 1:
+        raise UserError(f"--steps must be positive, not {steps}.")
+    if run.config["reproducible"] == "elastic":
+        fix_threads()
+    use_compilation_cache()
+    return compare(run.workdir, set_up(run.config), steps, quiet)
 
 
 def sweep(
@@ -217,7 +244,7 @@ def import_checkpoint(path: str | Path, workdir: str | Path) -> Run:
         if loaded.tokenizer is not None:
             folder.write("tokenizer.json", loaded.tokenizer.to_str())
         checkpoints = Checkpoints(folder.checkpoints, many_files=True)
-        checkpoints.save(TrainState(jnp.int32(0), jnp.uint32(0), params, statistics, (), {}, None), None)
+        checkpoints.save(TrainState(jnp.int32(0), jnp.uint32(0), params, statistics, (), {}, None, jnp.int32(0)), None)
         checkpoints.close()
         result = {"status": "imported", "step": 0, "metrics": {}, "params_sha256": params_sha256(params)}
         folder.write("result.json", result)
@@ -237,6 +264,15 @@ def export_checkpoint(workdir: str | Path, path: str | Path) -> None:
 def read_config(config: str | Mapping[str, Any], overrides: Overrides | None) -> dict[str, Any]:
     """The resolved config of an experiment file or of a config."""
     return resolve(experiment_config(config) if isinstance(config, str) else ConfigDict(config), overrides)
+
+
+def fix_threads() -> None:
+    """Gives XLA as many threads on one CPU device as on eight; must come before the first use of a device.
+
+    By default it has a thread for every core, or for every device if they are more, and the number of threads decides
+    how sums inside a product are cut.
+    """
+    os.environ.setdefault("NPROC", str(max(SHARDS, available_cores())))
 
 
 def use_compilation_cache() -> None:

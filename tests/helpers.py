@@ -78,7 +78,9 @@ def start_training(model, task, optimizer, batch, accumulate_steps=1, ema_decay=
     program = Program(graphdef, task, optimizer, everything(params), accumulate_steps, ema_decay)
     ema = {} if ema_decay is None else params
     carry = task.initial_carry(model, batch)
-    state = TrainState(np.int32(0), np.uint32(seed), params, statistics, optimizer.init(params), ema, carry)
+    state = TrainState(
+        np.int32(0), np.uint32(seed), params, statistics, optimizer.init(params), ema, carry, np.int32(0)
+    )
     return program, state
 
 

@@ -22,7 +22,13 @@ from bigjax.errors import UserError, nearest
 from bigjax.training.setup import resolve
 
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
-NEEDED = {"finetune_text": f":{ROOT}/tests/fixtures/decoders/gpt2"}  # arguments without which there is no config
+BERT = f":{ROOT}/tests/fixtures/encoders/BertModel"
+NEEDED = {  # arguments without which there is no config
+    "finetune_text": f":{ROOT}/tests/fixtures/decoders/gpt2",
+    "squad_bert": BERT,
+    "sst2_minilm": BERT,
+    "xquad_minilm": BERT,
+}
 
 
 def config(**sections):
@@ -41,7 +47,7 @@ def config(**sections):
 def test_every_experiment_resolves_and_survives_json(path):
     whole = resolve(experiment_config(f"{path}{NEEDED.get(path.stem, '')}"))
     assert whole["experiment"] == path.stem
-    assert set(whole) == {"experiment", "seed", *SECTIONS}
+    assert set(whole) == {"experiment", "seed", "reproducible", *SECTIONS}
     assert resolve(json.loads(json.dumps(whole))) == whole
 
 
@@ -51,6 +57,13 @@ def test_every_experiments_argument_resolves(spec):
     changed = differences(plain, other)
     assert changed
     assert all(line.startswith(("model.", "optimizer.learning_rate")) for line in changed)
+
+
+def test_squad_from_tfds_differs_in_the_data_alone():
+    spec = f"{ROOT}/experiments/squad_bert.py:{{}}{ROOT}/tests/fixtures/encoders/BertModel"
+    plain, tfds = (resolve(experiment_config(spec.format(prefix))) for prefix in ("", "tfds:"))
+    assert tfds["data"]["name"] == "tfds_squad"
+    assert all(line.startswith("data.") for line in differences(plain, tfds))
 
 
 def test_every_sweep_resolves():

@@ -6,13 +6,13 @@ import numpy as np
 
 from bigjax.data.dataset import in_order, random, shuffled
 
-POOL = 64  # batches that are sorted by length together
+POOL = 64
 
 
 class Buckets:
     """Which examples make a batch, and how wide it is: functions of (seed, step) or of the index alone.
 
-    In training, every `POOL` batches' worth of the shuffled examples is sorted by length, cut into batches, and the
+    In training, every `pool` batches' worth of the shuffled examples is sorted by length, cut into batches, and the
     batches are shuffled. A batch is as wide as the narrowest bucket that holds its longest example; there are few
     buckets, for each is compiled once.
 
@@ -20,25 +20,27 @@ class Buckets:
       lengths: int [N], of the examples.
       count: buckets at most.
       multiple: of which their widths are.
+      pool: batches that are sorted by length together.
     """
 
-    def __init__(self, lengths: np.ndarray, count: int = 8, multiple: int = 8) -> None:
+    def __init__(self, lengths: np.ndarray, count: int = 8, multiple: int = 8, pool: int = POOL) -> None:
         self.lengths = np.asarray(lengths, np.int64)
         self.widths = bucket_widths(self.lengths, count, multiple)
         self.by_length = np.argsort(self.lengths, kind="stable")
+        self.pool_size = pool
         self.pool = lru_cache(maxsize=4)(self.make_pool)
 
     def train(self, seed: int, step: int, batch_size: int) -> tuple[np.ndarray, int]:
         """The examples of a training batch, int64 [batch_size], and its width."""
-        examples = self.pool(seed, step // POOL, batch_size)[step % POOL]
+        examples = self.pool(seed, step // self.pool_size, batch_size)[step % self.pool_size]
         return examples, self.width(examples)
 
     def make_pool(self, seed: int, number: int, batch_size: int) -> np.ndarray:
-        """The examples of `POOL` batches, int64 [POOL, batch_size]."""
-        _, examples = shuffled(seed, number, POOL * batch_size, len(self.lengths))
+        """The examples of `pool_size` batches, int64 [pool_size, batch_size]."""
+        _, examples = shuffled(seed, number, self.pool_size * batch_size, len(self.lengths))
         examples = examples[np.argsort(self.lengths[examples], kind="stable")]
-        order = random(seed, "buckets", number).permutation(POOL)
-        return examples.reshape(POOL, batch_size)[order]
+        order = random(seed, "buckets", number).permutation(self.pool_size)
+        return examples.reshape(self.pool_size, batch_size)[order]
 
     def evaluation(self, index: int, batch_size: int, rows: slice) -> tuple[np.ndarray, np.ndarray, int]:
         """Batch `index` of all examples, from short to long.

@@ -1,14 +1,18 @@
 """What a data source gives: splits whose batches are addressed by step."""
 
 import hashlib
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
+from bigjax.data.permutation import permuted
+
 Batch = dict[str, np.ndarray]
+
+MOST_IN_MEMORY = 1 << 22  # examples whose order in an epoch is an array; that of more is computed for each batch
 
 
 class Split(Protocol):
@@ -25,6 +29,10 @@ class Split(Protocol):
 
     def train_batch(self, seed: int, step: int, batch_size: int, rows: slice) -> Batch:
         """The batch of `step`: a function of its arguments alone."""
+        ...
+
+    def train_examples(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        """Which examples that batch holds, by number (of a stream: by the token it begins at), int64 [batch_size]."""
         ...
 
     def eval_batch_size(self, wanted: int) -> int:
@@ -51,6 +59,9 @@ class Examples(Sized):
 
     def steps_per_epoch(self, batch_size: int) -> float:
         return len(self) / batch_size
+
+    def train_examples(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        return shuffled(seed, step, batch_size, len(self))[1]
 
     def eval_batch_size(self, wanted: int) -> int:
         return wanted
@@ -107,7 +118,11 @@ def shuffled(seed: int, step: int, batch_size: int, length: int) -> tuple[np.nda
     epoch, place = np.divmod(position, length)
     index = np.empty_like(place)
     for e in np.unique(epoch):
-        index[epoch == e] = permutation(seed, int(e), length)[place[epoch == e]]
+        here = place[epoch == e]
+        if length <= MOST_IN_MEMORY:
+            index[epoch == e] = permutation(seed, int(e), length)[here]
+        else:
+            index[epoch == e] = permuted(here, length, random(seed, "order", int(e)))
     return epoch, index
 
 
@@ -123,8 +138,14 @@ def in_order(index: int, batch_size: int, length: int, rows: slice) -> tuple[np.
 
 def sha256(*arrays: np.ndarray) -> str:
     """A sha256 over dtypes, shapes and bytes."""
+    return sha256_of_parts(*((str(array.dtype), array.shape, [array]) for array in arrays))
+
+
+def sha256_of_parts(*arrays: tuple[str, tuple[int, ...], Iterable[np.ndarray]]) -> str:
+    """The same of arrays that come part by part, each with its whole dtype and shape."""
     digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+    for dtype, shape, parts in arrays:
+        digest.update(f"{dtype}{shape}".encode())
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()

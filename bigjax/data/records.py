@@ -73,7 +73,7 @@ def read_table(path: str, option: str, columns: Sequence[str], bad: BadRecords) 
     if file.stat().st_size == 0:
         raise UserError(f"{path!r} (config.data.{option}) is empty.")
     for where, values in parse_json(path, bad) if kind == ".jsonl" else parse_delimited(path, kind, columns, bad):
-        missing = [column for column in columns if not str(values.get(column, "")).strip()]
+        missing = [column for column in columns if values.get(column) is None or not str(values[column]).strip()]
         if missing:
             bad.report(where, f"there is nothing in {missing[0]!r}")
         else:
@@ -109,9 +109,15 @@ def parse_json(path: str, bad: BadRecords) -> Iterator[Record]:
 
 def parse_delimited(path: str, kind: str, columns: Sequence[str], bad: BadRecords) -> Iterator[Record]:
     """The rows below a line of column names."""
-    numbered = lines(path, bad)
+    last = 0  # csv's own line_num does not count lines that are left out
+
+    def numbered() -> Iterator[str]:
+        nonlocal last
+        for last, line in lines(path, bad):  # noqa: B007 (it is used outside)
+            yield line
+
     rows = csv.reader(
-        (line for _, line in numbered),
+        numbered(),
         delimiter="\t" if kind == ".tsv" else ",",
         quoting=csv.QUOTE_NONE if kind == ".tsv" else csv.QUOTE_MINIMAL,
     )
@@ -123,11 +129,11 @@ def parse_delimited(path: str, kind: str, columns: Sequence[str], bad: BadRecord
         try:
             row = next(rows, None)
         except csv.Error as error:
-            bad.report(f"{path!r} line {rows.line_num}", str(error))
+            bad.report(f"{path!r} line {last}", str(error))
             continue
         if row is None:
             return
-        where = f"{path!r} line {rows.line_num}"
+        where = f"{path!r} line {last}"
         if len(row) == len(header):
             yield Record(where, dict(zip(header, row, strict=True)))
         elif row:

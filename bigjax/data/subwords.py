@@ -1,8 +1,7 @@
 """Tokenizers with special tokens: those of a checkpoint, or a WordPiece or BPE learned from the training text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -30,24 +29,52 @@ def subword_tokenizer(kind: str, vocab_size: int | None, texts: Iterable[str]) -
     least = len(SPECIAL) + (256 if kind == "bpe" else 1)
     if vocab_size is None or vocab_size < least:
         raise UserError(f"config.data.vocab_size must be {least} or more for {kind!r}, not {vocab_size}.")
-    shared: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": list(SPECIAL), "show_progress": False}
     if kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        tokenizer.normalizer = normalizers.BertNormalizer()
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        trainer: Any = trainers.WordPieceTrainer(**shared)
+        tokenizer = learned_wordpiece(vocab_size, list(texts))
     else:
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(**shared, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
-    tokenizer.train_from_iterator(texts, trainer)
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(SPECIAL),
+            show_progress=False,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        )
+        tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A {END}",
         pair=f"{BEGIN} $A {END} $B:1 {END}:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (BEGIN, END)],
     )
+    return tokenizer
+
+
+def learned_wordpiece(vocab_size: int, texts: Sequence[str]) -> Tokenizer:
+    """A WordPiece that is the same whenever it is learned from the same texts.
+
+    The trainer numbers the letters inside words (##a) as it meets them, in an order that changes from call to call, and
+    equally frequent pairs are then joined in another order, too. So the letters are found first, and given in order.
+    """
+
+    def learn(vocab_size: int, first: Sequence[str]) -> dict[str, int]:
+        tokenizer = bert_like(models.WordPiece(unk_token=UNKNOWN))
+        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(first), show_progress=False)
+        tokenizer.train_from_iterator(texts, trainer)
+        return tokenizer.get_vocab()
+
+    letters = sorted(token for token in learn(len(SPECIAL), SPECIAL) if token.startswith("##") and len(token) == 3)
+    tokenizer = bert_like(models.WordPiece(learn(vocab_size, [*SPECIAL, *letters]), unk_token=UNKNOWN))
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return tokenizer
+
+
+def bert_like(model: models.Model) -> Tokenizer:
+    """A tokenizer that splits and lower-cases text as BERT's does."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
     return tokenizer
 
 

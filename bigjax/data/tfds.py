@@ -7,15 +7,18 @@ not. A split is a TFDS split or a part of one: "train", "train[:90%]", "train[90
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from bigjax.data.cached import spooled
 from bigjax.data.dataset import Dataset
 from bigjax.data.decoding import Encoded, Format, Interpolation, blocks, decoded_dataset
 from bigjax.data.images import Augment
+from bigjax.data.labelled_text import Labelled, labelled_text_dataset
+from bigjax.data.pairs import Pairs, add_pair, pairs_dataset
 from bigjax.data.prepare import one_line, prepared_builder
-from bigjax.data.records import OnError
+from bigjax.data.records import BadRecords, OnError
 from bigjax.data.text import Layout, text_dataset
 from bigjax.errors import UserError
 
@@ -89,13 +92,16 @@ def tfds_text(
     text_key: str = "text",
     context: int = 256,
     layout: Layout = "windows",
-    tokenizer: Literal["bytes", "bpe"] = "bytes",
+    tokenizer: str = "bytes",
     vocab_size: int | None = None,
     eval_streams: int = 8,
 ) -> Dataset:
-    """The texts of a split one after another in the order of its records, each ending with a newline, in memory.
+    """The texts of a split one after another in the order of its records, each ending with a newline.
+
+    They are written to a file without a name, which goes with the process, and memory-mapped.
 
     Args:
+      tokenizer: as in `text_file`.
       dataset: a TFDS name, `name[/config][:version]`.
       data_dir: where TFDS keeps its data; None is its own default, ~/tensorflow_datasets or TFDS_DATA_DIR.
 
@@ -109,9 +115,106 @@ def tfds_text(
     texts = {}
     for name, split in named(train_split, validation_split, test_split).items():
         count, fetch = records(builder, name, split, text_key)
-        parts = [t for block in blocks(count, BLOCK, f"reading {name}") for t in values(fetch, text_key, block)]
-        texts[name] = np.frombuffer(b"".join(part.removesuffix(b"\n") + b"\n" for part in parts), np.uint8)
+        parts = (t for block in blocks(count, BLOCK, f"reading {name}") for t in values(fetch, text_key, block))
+        texts[name] = spooled(part.removesuffix(b"\n") + b"\n" for part in parts)
     return text_dataset(texts, context, layout, tokenizer, vocab_size, eval_streams, repr(dataset))
+
+
+def tfds_translation(
+    dataset: str,
+    source_language: str,
+    target_language: str,
+    train_split: str = "train",
+    validation_split: str | None = None,
+    test_split: str | None = None,
+    data_dir: str | None = None,
+    tokenizer: str = "bpe",
+    vocab_size: int | None = None,
+    max_length: int = 256,
+    buckets: int = 8,
+    on_error: OnError = "stop",
+) -> Dataset:
+    """Pairs of a data set whose examples are a text in each of some languages, as those of WMT.
+
+    Args:
+      dataset: a TFDS name, `name[/config][:version]`.
+      source_language, target_language: features of it, such as "en" and "de".
+      data_dir: where TFDS keeps its data; None is its own default, ~/tensorflow_datasets or TFDS_DATA_DIR.
+      tokenizer, vocab_size, max_length, buckets, on_error: as in `translation_pairs`.
+
+    Raises:
+      UserError: an unknown or unprepared data set, an unknown split or language, or pairs as in `translation_pairs`.
+    """
+    import tensorflow_datasets as tfds
+
+    builder, bad = prepared_builder(dataset, data_dir), BadRecords(on_error)
+    for option, language in (("source_language", source_language), ("target_language", target_language)):
+        feature(builder, option, language, tfds.features.Text)
+    texts = {}
+    for name, split in named(train_split, validation_split, test_split).items():
+        count, fetch = records(builder, name, split, source_language, target_language)
+        texts[name] = Pairs([], [])
+        for block in blocks(count, BLOCK, f"reading {name}"):
+            for number, record in zip(block, fetch(block), strict=True):
+                source, target = (text(record[language]) for language in (source_language, target_language))
+                add_pair(texts[name], source, target, f"Example {number} of {split!r} of {dataset!r}", bad)
+    return pairs_dataset(texts, tokenizer, vocab_size, max_length, buckets, bad)
+
+
+def text(value: bytes) -> str | None:
+    """UTF-8 as text; None where it is none."""
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def tfds_labelled_text(
+    dataset: str,
+    train_split: str = "train",
+    validation_split: str | None = None,
+    test_split: str | None = None,
+    data_dir: str | None = None,
+    text_key: str = "text",
+    pair_key: str | None = None,
+    label_key: str = "label",
+    tokenizer: str = "wordpiece",
+    vocab_size: int | None = None,
+    max_length: int = 128,
+    buckets: int = 12,
+) -> Dataset:
+    """Texts with one of several labels, as `glue/sst2` (with text_key="sentence") and `imdb_reviews` have them.
+
+    Args:
+      dataset: a TFDS name, `name[/config][:version]`.
+      data_dir: where TFDS keeps its data; None is its own default, ~/tensorflow_datasets or TFDS_DATA_DIR.
+      pair_key: the second text, where it is a pair that has a label.
+      tokenizer: this and what follows is as `text_table` has it.
+
+    Raises:
+      UserError: an unknown or unprepared data set, an unknown split or feature, a split whose labels are kept secret,
+        or what `text_table` refuses.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = prepared_builder(dataset, data_dir)
+    options = {"text_key": text_key} if pair_key is None else {"text_key": text_key, "pair_key": pair_key}
+    for option, key in options.items():
+        feature(builder, option, key, tfds.features.Text)
+    label = feature(builder, "label_key", label_key, tfds.features.ClassLabel)
+    splits = {}
+    for name, split in named(train_split, validation_split, test_split).items():
+        count, fetch = records(builder, name, split, *options.values(), label_key)
+        found = [record for block in blocks(count, BLOCK, f"reading {name}") for record in fetch(block)]
+        labels = np.array([record[label_key] for record in found], np.int64)
+        if labels.min() < 0:
+            raise UserError(
+                f"The labels of {split!r} of {dataset!r} are not given (they are {labels.min()}), as those of GLUE's "
+                f"test splits; choose another config.data.{name}_split."
+            )
+        first, *second = ([record[key].decode() for record in found] for key in options.values())
+        splits[name] = Labelled(first, second[0] if second else None, labels)
+    return labelled_text_dataset(splits, label.names, tokenizer, vocab_size, max_length, buckets)
 
 
 def named(train: str, validation: str | None, test: str | None) -> dict[str, str]:
@@ -159,7 +262,7 @@ def records(builder: Any, name: str, split: str, *keys: str) -> tuple[int, Fetch
         ) from error
     # Only these features are parsed: others may need TensorFlow, or time.
     wanted = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
-    raw = {key: tfds.decode.SkipDecoding() for key in keys}
+    raw = {key: tfds.decode.SkipDecoding() for key in keys if isinstance(wanted[key], tfds.features.Image)}
 
     def fetch(examples: Sequence[int]) -> list[dict[str, Any]]:
         try:

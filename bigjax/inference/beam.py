@@ -35,11 +35,13 @@ def beam_search(
     source: Any = None,
     stop: Sequence[int] = (),
     length_penalty: float = 1.0,
+    length_offset: float = 0.0,
 ) -> list[list[int]]:
     """The likeliest continuation that a search with `num_beams` finds for each prompt.
 
-    A text's score is its summed log probability over its number of new tokens to the power of `length_penalty`. The
-    search ends at `num_tokens`, or when no text that goes on could still beat the worst of `num_beams` that ended.
+    A text's score is its summed log probability over ((offset + N) / (offset + 1)) ** `length_penalty`, N being its
+    number of new tokens. The search ends at `num_tokens`, or when no text that goes on could still beat the worst of
+    `num_beams` that ended.
 
     Args:
       model: what generates.
@@ -48,6 +50,8 @@ def beam_search(
       num_beams: K, at least 1.
       source: what an encoder-decoder reads, as its `start_decoding` takes it, a row for each prompt; None for others.
       stop: tokens that end a text.
+      length_penalty: 0 is none; the larger, the longer the texts.
+      length_offset: 0 as Hugging Face has it; 5 as Wu et al. 2016 (equation 14) and Vaswani et al. 2017.
 
     Returns:
       The new tokens of each prompt, a stop token included.
@@ -58,8 +62,20 @@ def beam_search(
     if num_beams < 1:
         raise ValueError(f"num_beams must be positive, not {num_beams}")
     tokens, lengths = padded(prompts)
-    best = search(model, tokens, lengths, jnp.array(stop, jnp.int32), num_tokens, num_beams, length_penalty, source)
-    return [[int(token) for token in row if token >= 0] for row in np.asarray(best)]
+    ends, penalty = jnp.array(stop, jnp.int32), LengthPenalty(length_penalty, length_offset)
+    texts, _ = search(model, tokens, lengths, ends, num_tokens, num_beams, penalty, source)
+    return [[int(token) for token in row if token >= 0] for row in np.asarray(texts[:, 0])]
+
+
+class LengthPenalty(NamedTuple):
+    """What a summed log probability is divided by: see `beam_search`."""
+
+    power: float = 1.0
+    offset: float = 0.0
+
+    def __call__(self, length: jax.Array) -> jax.Array:
+        """Of `length` new tokens."""
+        return ((self.offset + length) / (self.offset + 1)) ** self.power
 
 
 @partial(jax.jit, static_argnums=(4, 5, 6))
@@ -70,10 +86,15 @@ def search(
     stop: jax.Array,
     num_tokens: int,
     num_beams: int,
-    length_penalty: float,
+    penalty: LengthPenalty,
     source: Any,
-) -> jax.Array:
-    """The best new tokens, int32 [R, N], -1 after a stop token."""
+) -> tuple[jax.Array, jax.Array]:
+    """The best texts of each prompt, the best first.
+
+    Returns:
+      Their new tokens, int32 [R, K, N], -1 after a stop token, and their scores, float32 [R, K]; where fewer than K
+      ended, the rest have scores of `LOW` or so.
+    """
     rows, beams = prompts.shape[0], num_beams
     first = begin(model, prompts, lengths, num_tokens, source)
     vocab = first.logits.shape[-1]
@@ -99,7 +120,7 @@ def search(
         ends = (token[..., None] == stop).any(-1)
 
         going, chosen = jax.lax.top_k(jnp.where(ends, scores + LOW, scores), beams)
-        length = (state.step + 1).astype(jnp.float32) ** length_penalty
+        length = penalty((state.step + 1).astype(jnp.float32))
         # A text may end only from among the first K, as one that goes on must be.
         may_end = ends & (jnp.arange(keep) < beams) & state.open[:, None]
         all_scores = jnp.concatenate([state.ended_scores, jnp.where(may_end, scores / length, LOW)], 1)
@@ -123,7 +144,7 @@ def search(
         )
 
     state = jax.lax.while_loop(lambda s: (s.step < num_tokens) & s.open.any(), one, state)
-    unfinished = jnp.where(state.open[:, None], state.scores / jnp.float32(num_tokens) ** length_penalty, LOW)
-    scores = jnp.concatenate([state.ended_scores, unfinished], 1)
+    unfinished = jnp.where(state.open[:, None], state.scores / penalty(jnp.float32(num_tokens)), LOW)
+    scores, best = jax.lax.top_k(jnp.concatenate([state.ended_scores, unfinished], 1), beams)
     texts = jnp.concatenate([state.ended, state.tokens], 1)
-    return jnp.take_along_axis(texts, scores.argmax(-1)[:, None, None], 1)[:, 0]
+    return jnp.take_along_axis(texts, best[..., None], 1), scores

@@ -107,14 +107,20 @@ def encode(source: LanguageModel, text: str) -> list[int]:
     if not hasattr(source.model, "start_decoding"):
         raise UserError(f"A {type(source.model).__name__} does not generate text.")
     if "source" in inspect.signature(source.model.start_decoding).parameters:
-        raise UserError(f"A {type(source.model).__name__} writes about a source, and does not go on with a text alone.")
+        raise UserError(
+            f"A {type(source.model).__name__} writes about a source, and does not go on with a text alone; "
+            "what a run makes of one says `bigjax predict`."
+        )
     if not text:
         raise UserError("The prompt is empty: there is nothing to continue.")
     if source.tokenizer is None:
         if source.model.embedding.num_embeddings != 256:
             raise UserError("The model has no tokenizer, and its tokens are not bytes.")
         return list(text.encode())
-    return source.tokenizer.encode(text).ids
+    try:
+        return source.tokenizer.encode(text).ids
+    except Exception as error:  # the library raises no narrower class
+        raise UserError(f"{text[:30]!r} has a word or character that the model's vocabulary lacks.") from error
 
 
 def decode(source: LanguageModel, tokens: Sequence[int], prompt: Sequence[int]) -> str:

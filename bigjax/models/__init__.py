@@ -14,6 +14,7 @@ from bigjax.models.gpt import GPT
 from bigjax.models.quick_cnn import QuickCNN
 from bigjax.models.resnet import ResNet
 from bigjax.models.rnn import RNN
+from bigjax.models.rnn_classifier import RNNClassifier
 from bigjax.models.vgg import VGG
 from bigjax.models.vit import ViT
 from bigjax.models.whisper import Whisper
@@ -28,6 +29,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "quick_cnn": QuickCNN,
     "resnet": ResNet,
     "rnn": RNN,
+    "rnn_classifier": RNNClassifier,
     "vgg": VGG,
     "vit": ViT,
     "whisper": Whisper,

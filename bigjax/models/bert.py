@@ -21,6 +21,7 @@ SHARDING = (
     (r"embedding/embedding", P("tensor", "fsdp")),
 )
 
+Pool = Literal["first", "mean"]
 Head = Literal["pooler", "sequence_classification", "token_classification", "question_answering", "masked_lm"]
 
 
@@ -37,6 +38,8 @@ class BERT(nnx.Module):
       num_types: token types; the two sentences of a pair have types 0 and 1.
       head: what the model is for; see `__call__`.
       num_classes: K, of the two classification heads; the others have none.
+      pool: what the head of sequence classification sees: the pooler's projection of the first token, or the mean over
+        the tokens, without a pooler, for encoders that were trained with it (Reimers & Gurevych 2019).
       norm_epsilon: of all LayerNorms.
       dropout: rate, on the embedding, on what each block adds, and before the classification heads.
       scan_layers: the blocks are one stack and compiled once, as in `GPT`.
@@ -57,6 +60,7 @@ class BERT(nnx.Module):
         num_types: int = 2,
         head: Head = "pooler",
         num_classes: int | None = None,
+        pool: Pool = "first",
         norm_epsilon: float = 1e-12,
         dropout: float = 0.1,
         scan_layers: bool = False,
@@ -69,6 +73,9 @@ class BERT(nnx.Module):
         check_dropout(dropout)
         check_positive(norm_epsilon=norm_epsilon)
         check_choice("head", head, typing.get_args(Head))
+        check_choice("pool", pool, typing.get_args(Pool))
+        if pool == "mean" and head != "sequence_classification":
+            raise ValueError(f"pool='mean' is for head='sequence_classification', not {head!r}")
         if head.endswith("classification") != (num_classes is not None):
             raise ValueError(f"num_classes is for the classification heads, and head={head!r} has {num_classes}")
         init = nnx.initializers.truncated_normal(0.02)
@@ -89,7 +96,8 @@ class BERT(nnx.Module):
         self.types = nnx.Embed(num_types, d_model, embedding_init=init, **parts)
         self.norm = norm(rngs)
         self.blocks = make_layers(block, num_layers, scan_layers, rngs)
-        pooled = head in ("pooler", "sequence_classification")
+        self.pool = pool
+        pooled = head in ("pooler", "sequence_classification") and pool == "first"
         self.pooler = nnx.Linear(d_model, d_model, kernel_init=init, **parts) if pooled else None
         self.head: nnx.Module | None
         if head == "pooler":
@@ -119,7 +127,9 @@ class BERT(nnx.Module):
           "masked_lm": logits [B, T, V].
         """
         x = self.features(tokens, mask, types, train=train, rngs=rngs)
-        if self.pooler is not None:
+        if self.pool == "mean":
+            x = mean_of_tokens(x, mask)  # [B, D]
+        elif self.pooler is not None:
             x = jnp.tanh(self.pooler(x[:, 0]))  # [B, D]
         if self.head is None:
             return x
@@ -159,6 +169,14 @@ class BERT(nnx.Module):
         x = self.dropout(self.norm(x), deterministic=not train, rngs=rngs)
         seen = over_keys(mask)
         return through_layers(self.blocks, x, lambda b, x, key: b(x, seen, key), rngs if train else None)
+
+
+def mean_of_tokens(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """The mean of [B, T, D] over the positions that are real, bool [B, T], or all: [B, D]."""
+    if mask is None:
+        return x.mean(1)
+    total = jnp.where(mask[..., None], x, 0).sum(1)
+    return total / jnp.maximum(mask.sum(1, keepdims=True), 1).astype(x.dtype)
 
 
 class MaskedLMHead(nnx.Module):

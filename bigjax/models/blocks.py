@@ -35,10 +35,11 @@ class Block(nnx.Module):
         positions: jax.Array | None = None,
         cache: KeyValues | None = None,
         key: jax.Array | None = None,
+        mask: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValues | None]:
-        """[B, T, D] to [B, T, D], with dropout where there is a key for it."""
+        """[B, T, D] to [B, T, D], with dropout where there is a key for it; `mask` is as `Attention` takes it."""
         rngs = None if key is None else nnx.Rngs(dropout=key)
-        y, cache = self.attention(self.norm1(x), causal=self.causal, positions=positions, cache=cache)
+        y, cache = self.attention(self.norm1(x), mask=mask, causal=self.causal, positions=positions, cache=cache)
         x = x + self.dropout(y, deterministic=rngs is None, rngs=rngs)
         return x + self.dropout(self.mlp(self.norm2(x)), deterministic=rngs is None, rngs=rngs), cache
 

@@ -140,12 +140,14 @@ class GPT(nnx.Module):
         tokens: jax.Array,
         carry: Decoding | None = None,
         lengths: jax.Array | None = None,
+        segments: jax.Array | None = None,
+        positions: jax.Array | None = None,
         *,
         train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[jax.Array, Decoding | None]:
         """Logits of the next token at every position, [B, T, V], and what to go on with; see `features`."""
-        x, carry = self.features(tokens, carry, lengths, train=train, rngs=rngs)
+        x, carry = self.features(tokens, carry, lengths, segments, positions, train=train, rngs=rngs)
         return self.logits(x), carry
 
     def features(
@@ -153,6 +155,8 @@ class GPT(nnx.Module):
         tokens: jax.Array,
         carry: Decoding | None = None,
         lengths: jax.Array | None = None,
+        segments: jax.Array | None = None,
+        positions: jax.Array | None = None,
         *,
         train: bool = False,
         rngs: nnx.Rngs | None = None,
@@ -163,6 +167,9 @@ class GPT(nnx.Module):
           tokens: int32 [B, T].
           carry: from `start_decoding` or the call before, which `tokens` continue; None starts and remembers nothing.
           lengths: int32 [B]; tokens from there on are padding, and the next call continues before them.
+          segments: int32 [B, T]; a token sees those of its own segment only. For documents packed into one row, and
+            not with a carry.
+          positions: int32 [B, T], of each token in its document; None is that in the row, after what the carry has.
 
         Returns:
           [B, T, D], and the carry for the next call.
@@ -172,14 +179,17 @@ class GPT(nnx.Module):
             raise ValueError(
                 f"a sequence of {tokens.shape[1]} tokens is longer than the model's context, {self.context}"
             )
-        positions = start + jnp.arange(tokens.shape[1])  # [T] or [B, T]
+        if positions is None:
+            positions = start + jnp.arange(tokens.shape[1])  # [T] or [B, T]
+        mask = None if segments is None else (segments[:, :, None] == segments[:, None, :])[:, None]  # [B, 1, T, T]
         x = self.embedding(tokens)  # [B, T, D]
         if self.positions is not None:
             x = x + self.positions(positions)
         x = self.dropout(x, deterministic=not train, rngs=rngs)
         if carry is None:
             rngs = rngs if train else None
-            return self.norm(through_layers(self.blocks, x, lambda b, x, key: b(x, positions, key=key)[0], rngs)), None
+            x = through_layers(self.blocks, x, lambda b, x, key: b(x, positions, key=key, mask=mask)[0], rngs)
+            return self.norm(x), None
         layers = []
         for block, cache in zip(unstacked_layers(self.blocks), carry.layers, strict=True):
             x, cache = block(x, positions, cache)

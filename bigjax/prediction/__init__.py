@@ -2,9 +2,17 @@
 
 from bigjax.prediction.image_classification import ImagePredictor
 from bigjax.prediction.language_modelling import NextTokenPredictor
+from bigjax.prediction.masked_language_modelling import FillMaskPredictor
 from bigjax.prediction.predictor import Predictor
+from bigjax.prediction.question_answering import QuestionPredictor
+from bigjax.prediction.sequence_classification import SequencePredictor
+from bigjax.prediction.translation import TranslationPredictor
 
 PREDICTORS: dict[str, type[Predictor]] = {
     "image_classification": ImagePredictor,
     "language_modelling": NextTokenPredictor,
+    "masked_language_modelling": FillMaskPredictor,
+    "sequence_classification": SequencePredictor,
+    "translation": TranslationPredictor,
+    "question_answering": QuestionPredictor,
 }

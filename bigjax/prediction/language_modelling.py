@@ -1,14 +1,22 @@
 """How likely a text is, and what comes next."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from bigjax.errors import UserError
 from bigjax.inference.text import decode, encode
 from bigjax.prediction.predictor import Answer, Predictor, ranked
+
+
+@jax.jit
+def compiled(model: nnx.Module, tokens: jax.Array) -> jax.Array:
+    """`model(tokens)`, the logits alone."""
+    return model(tokens)[0]
 
 
 class NextTokenPredictor(Predictor):
@@ -22,12 +30,12 @@ class NextTokenPredictor(Predictor):
     def one(self, text: str) -> Answer:
         """The answer to one text."""
         tokens = encode(self.run, text)
-        context = getattr(self.run.model, "context", len(tokens))
+        context = getattr(self.run.model, "context", math.inf)
         if len(tokens) > context:
             raise UserError(f"{text[:30]!r}... has {len(tokens)} tokens, but the model's context is {context}.")
-        width = min(context, -(-len(tokens) // 64) * 64)  # few widths, for each is compiled
-        padded = np.pad(np.array(tokens, np.int32), (0, max(0, width - len(tokens))))[None]
-        logits = jax.jit(lambda model, tokens: model(tokens)[0])(self.run.model, padded)[0, : len(tokens)]
+        width = int(min(context, -(-len(tokens) // 64) * 64))  # few widths, for each is compiled
+        padded = np.pad(np.array(tokens, np.int32), (0, width - len(tokens)))[None]
+        logits = compiled(self.run.model, padded)[0, : len(tokens)]
         chances = np.asarray(jax.nn.log_softmax(logits.astype(jnp.float32)))
         best = np.argsort(-chances[-1], kind="stable")[:5]
         answer = ranked(np.exp(chances[-1, best]), [decode(self.run, [int(token)], tokens) for token in best])

@@ -44,58 +44,70 @@ def inputs(predictor: Predictor, source: str, options: Mapping[str, str]) -> lis
     first, *others = predictor.fields
     if unknown := sorted(options.keys() - set(others)):
         raise UserError(f"This task has no {unknown[0]!r}; an input has {', '.join(predictor.fields)}.")
-    path = Path(source).expanduser() if len(source) < 4096 and "\n" not in source and "\0" not in source else None
-    suffixes = predictor.suffixes or (".txt",)
+    path, suffixes = existing(source), predictor.suffixes or (".txt",)
 
-    def one(file: Path) -> dict[str, str]:
-        return {first: str(file) if predictor.suffixes else text_of(file), **options}
+    def one(file: Path) -> tuple[str, dict[str, str]]:
+        return repr(str(file)), {first: str(file) if predictor.suffixes else text_of(file).strip()}
 
     if path is not None and path.is_dir():
         files = sorted(f for f in path.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith("."))
         if not files:
             raise UserError(f"{source!r} has no files that end in {', '.join(suffixes)}.")
         found = [one(file) for file in files]
-    elif path is not None and path.is_file() and path.suffix.lower() == ".jsonl":
-        found = [{**options, **record} for record in read_jsonl(path, predictor)]
-    elif path is not None and path.is_file() and path.suffix.lower() in suffixes:
+    elif path is not None and path.suffix.lower() == ".jsonl":
+        found = read_jsonl(path, predictor)
+    elif path is not None and path.suffix.lower() in suffixes:
         found = [one(path)]
-    elif predictor.suffixes:
+    elif predictor.suffixes or (not source.split()[1:] and source.lower().endswith((*suffixes, ".jsonl"))):
         raise UserError(f"There is no file {source!r} that ends in {', '.join(suffixes)} or .jsonl, and no folder.")
     else:
-        found = [{first: source, **options}]
-    for example in found:
+        found = [("An input", {first: source})]
+    examples = []
+    for where, record in found:
+        example = {**options, **record}
         for field in predictor.fields:
             if not example.get(field, "").strip():
                 option = "" if field == first else f" (--{field})"
-                raise UserError(f"An input has no {field}{option}.")
-    return found
+                raise UserError(f"{where} has no {field}{option}.")
+        examples.append({field: example[field] for field in predictor.fields})
+    return examples
+
+
+def existing(source: str) -> Path | None:
+    """The file or folder of that name; None where there is none, or a text can be no name of one."""
+    try:
+        path = Path(source).expanduser()
+        return path if path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long for a name; a null character; the home of nobody
+        return None
 
 
 def text_of(file: Path) -> str:
     """The text in a file."""
     try:
-        return file.read_text(encoding="utf-8").strip()
+        return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{str(file)!r} cannot be read as UTF-8 text: {error}.") from error
 
 
-def read_jsonl(path: Path, predictor: Predictor) -> list[dict[str, str]]:
-    """The inputs in a JSONL file; paths in it are relative to its folder."""
+def read_jsonl(path: Path, predictor: Predictor) -> list[tuple[str, dict[str, str]]]:
+    """The inputs in a JSONL file, each with its place; paths in it are relative to its folder."""
     found = []
-    for number, line in enumerate(text_of(path).splitlines(), 1):
+    for number, line in enumerate(text_of(path).split("\n"), 1):
         if not line.strip():
             continue
+        where = f"{str(path)!r} line {number}"
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise UserError(f"{str(path)!r} line {number} is no JSON: {error}.") from error
+            raise UserError(f"{where} is no JSON: {error}.") from error
         wanted = [field for field in predictor.fields if isinstance(record, dict) and field in record]
         if not wanted or not all(isinstance(record[field], str) for field in wanted):
-            raise UserError(f"{str(path)!r} line {number} must be an object with texts: {', '.join(predictor.fields)}.")
+            raise UserError(f"{where} must be an object with texts: {', '.join(predictor.fields)}.")
         record = {field: record[field] for field in wanted}
         if predictor.suffixes and predictor.fields[0] in record:
             record[predictor.fields[0]] = str(path.parent / record[predictor.fields[0]])
-        found.append(record)
+        found.append((where, record))
     if not found:
         raise UserError(f"{str(path)!r} is empty.")
     return found

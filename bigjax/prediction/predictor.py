@@ -23,7 +23,7 @@ class Predictor:
       suffixes: the first field is a file with one of these; empty: it is text itself.
     """
 
-    fields: ClassVar[tuple[str, ...]]
+    fields: tuple[str, ...]
     suffixes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, run: "Run") -> None:

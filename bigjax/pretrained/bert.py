@@ -106,9 +106,10 @@ def family(
             raise UserError(f"The checkpoint's config.json has {count} labels; answers have two ends.")
         return model(theirs) | {"num_classes": count if head.endswith("classification") else None}
 
+    kind = {"name": "bert", "head": head}
     return Family(
         architecture,
-        {"name": "bert", "head": head},
+        kind | {"pool": "first"} if head == "sequence_classification" else kind,  # they have no other
         with_head,
         lambda ours: config(ours) | {"architectures": [architecture]},
         lambda _: [*encoder(prefix), *rules],

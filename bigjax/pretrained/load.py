@@ -111,7 +111,7 @@ def checkpoint_arrays(path: str | Path) -> dict[str, Callable[[], np.ndarray]]:
     """The arrays of a checkpoint by our names; each is read when it is called.
 
     Raises:
-      UserError: as `load_pretrained`.
+      UserError: as `load_pretrained`, but for arrays that the checkpoint lacks, which a new model may begin anew.
     """
     folder = Folder(path)
     family = family_of(folder)
@@ -119,7 +119,9 @@ def checkpoint_arrays(path: str | Path) -> dict[str, Callable[[], np.ndarray]]:
     table = Table(family, section)
     places = places_of(folder, table)
     state = nnx.to_pure_dict(nnx.state(abstract_model(section)))
-    check(places, folder, table, {name_of(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(state)})
+    targets = {name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+    there = {name for place in places for name in place.ours}
+    check(places, folder, table, {name: target for name, target in targets.items() if name in there})
 
     def read(place: Place, part: int) -> np.ndarray:
         return place.layout.into(folder.tensor(place.theirs))[part]

@@ -2,9 +2,17 @@
 
 from bigjax.tasks.image_classification import ImageClassification
 from bigjax.tasks.language_modelling import LanguageModelling
+from bigjax.tasks.masked_language_modelling import MaskedLanguageModelling
+from bigjax.tasks.question_answering import QuestionAnswering
+from bigjax.tasks.sequence_classification import SequenceClassification
 from bigjax.tasks.task import Task
+from bigjax.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
     "image_classification": ImageClassification,
     "language_modelling": LanguageModelling,
+    "masked_language_modelling": MaskedLanguageModelling,
+    "sequence_classification": SequenceClassification,
+    "translation": Translation,
+    "question_answering": QuestionAnswering,
 }

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from bigjax.errors import UserError
 from bigjax.tasks.task import Batch, Sums, Task
 
 
@@ -20,7 +21,8 @@ class LanguageModelling(Task):
 
     The batch: `inputs` and `targets` int32 [B, T] (targets are the inputs one position on), `mask` float32 [B, T]
     (1 where a target counts), `bytes` float32 [B] (the UTF-8 bytes that the counted targets stand for), and `start`
-    bool [B] (the row does not continue the row of the batch before).
+    bool [B] (the row does not continue the row of the batch before). Where documents are not to see each other, also
+    `segments` and `positions` int32 [B, T]: which document of its row a token is of, and its place in that.
 
     Attributes:
       sample_tokens: how many tokens the report's samples have.
@@ -54,7 +56,12 @@ class LanguageModelling(Task):
         self, model: nnx.Module, batch: Batch, carry: Any, *, train: bool, rngs: nnx.Rngs | None
     ) -> tuple[Sums, Any]:
         carry = jax.tree.map(lambda c: jnp.where(batch["start"].reshape(-1, *(1,) * (c.ndim - 1)), 0, c), carry)
-        logits, carry = model(batch["inputs"], carry, train=train, rngs=rngs)
+        packed = {key: batch[key] for key in ("segments", "positions") if key in batch}
+        if packed and "segments" not in inspect.signature(model.__call__).parameters:
+            raise UserError(
+                f"config.data.packing='within' is for models with attention, and not a {type(model).__name__}."
+            )
+        logits, carry = model(batch["inputs"], carry, **packed, train=train, rngs=rngs)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), batch["targets"])
         mask = batch["mask"]
         sums = {"loss": (losses * mask).sum(), "weight": mask.sum(), "bytes": batch["bytes"].sum()}

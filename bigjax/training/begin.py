@@ -17,7 +17,7 @@ from bigjax.models.stacked import is_stacked, layer_names, unstacked
 from bigjax.parallel.mesh import name_of
 from bigjax.pretrained.folder import Folder, read_documents, read_tokenizer
 from bigjax.pretrained.load import checkpoint_arrays, checkpoint_config, put
-from bigjax.training.checkpoint import Checkpoints, flatten
+from bigjax.training.checkpoint import flatten, newest_weights
 from bigjax.training.finetune import FinetuneOptions
 from bigjax.training.state import TrainState, Tree
 from bigjax.training.workdir import Workdir
@@ -129,12 +129,9 @@ Arrays = Mapping[str, Callable[[], np.ndarray]]  # read when they are called
 
 def stored(path: str) -> Arrays:
     """The arrays of a run's newest checkpoint, or of a checkpoint folder."""
-    if not (checkpoints := Path(path) / "checkpoints").is_dir():
+    if not (Path(path) / "checkpoints").is_dir():
         return checkpoint_arrays(path)
-    run = Checkpoints(checkpoints)
-    if not run.steps():
-        raise UserError(f"config.finetune.init_from: {path} has no checkpoint yet.")
-    weights, statistics = run.restore_weights(max(run.steps()))
+    weights, statistics = newest_weights(Path(path))
     return {name: partial(np.asarray, array) for name, array in unstacked(weights | statistics).items()}
 
 

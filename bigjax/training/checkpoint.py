@@ -1,8 +1,11 @@
 """Checkpoints that are written while training goes on, and whose every array is checked when it is read."""
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from bigjax.errors import UserError
+from bigjax.errors import SaveError, UserError
 from bigjax.parallel.mesh import name_of
 from bigjax.training.state import TrainState, Tree
 
@@ -18,7 +21,10 @@ logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file i
 
 
 class Checkpoints:
-    """The checkpoints of one run: the last `keep`, and the best by the task's main metric.
+    """What a run writes: its last `keep` checkpoints, and the best by the task's main metric.
+
+    Opening clears away what a killed process left half-written, so only the process that trains may do it. A folder
+    that never became whole is set aside into `damaged/`, beside the checkpoints, where nothing looks for it.
 
     Args:
       directory: where each step has a folder.
@@ -36,6 +42,12 @@ class Checkpoints:
         higher_is_better: bool = False,
         many_files: bool = False,
     ) -> None:
+        self.directory = directory.absolute()
+        self.set_aside: list[str] = []  # what was, and why
+        whole = saved_steps(self.directory)
+        for path in self.directory.iterdir() if self.directory.is_dir() else ():
+            if path.name.isdecimal() and int(path.name) not in whole:
+                self.move_away(path, "it is not whole")
         self.context = ocp.Context()
         if many_files:
             saving = self.context.array.saving
@@ -48,70 +60,177 @@ class Checkpoints:
             keep_checkpoints_without_metrics=False,
         )
         self.orbax = ocp.training.Checkpointer(
-            directory.absolute(),
+            self.directory,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
             cleanup_tmp_directories=True,
         )
+        self.writing: int | None = None  # the step
 
-    def steps(self) -> list[int]:
-        """The steps that there are, oldest first."""
-        return [int(checkpoint.step) for checkpoint in self.orbax.checkpoints]
+    def save(self, state: TrainState, metrics: Mapping[str, float] | None, recent: Sequence[Mapping] = ()) -> None:
+        """Begins to write `state`; returns when the arrays are copied.
 
-    def save(self, state: TrainState, metrics: Mapping[str, float] | None) -> None:
-        """Begins to write `state`; returns when the arrays are copied. `metrics` are of the same step, or None."""
-        with self.context:
-            self.orbax.save_async(
-                int(state.step),
-                state,
-                metrics=dict(metrics) if metrics else None,
-                custom_metadata={"sha256": hashes(state)},
-            )
-
-    def restore(self, abstract: TrainState, step: int) -> TrainState:
-        """The state of `step`, laid out as `abstract` (ShapeDtypeStructs with shardings) says.
+        Args:
+          state: what is saved.
+          metrics: of the same step, or None.
+          recent: the sums of the steps that no line of figures has told of yet; a resumed run goes on with them.
 
         Raises:
-          UserError: the checkpoint cannot be read, or an array is not what was written.
+          SaveError: this write cannot begin.
         """
-        return self.load(step, lambda metadata: abstract)
-
-    def restore_weights(self, step: int) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        """The weights to use the model with (their moving average where there is one) and the statistics, by name.
-
-        Nothing else is read, and all of it is put on the first device.
-        """
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-        def described(tree: Tree) -> Tree:
-            return jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=here), tree)
-
-        def wanted(metadata: dict[str, Tree]) -> dict[str, Tree]:
-            weights = "ema" if metadata["ema"] else "params"
-            skipped = {part: jax.tree.map(lambda _: ocp.PLACEHOLDER, tree) for part, tree in metadata.items()}
-            return skipped | {part: described(metadata[part]) for part in (weights, "statistics")}
-
-        state = self.load(step, wanted)
-        return flatten(state["ema"] or state["params"]), flatten(state["statistics"])
-
-    def load(self, step: int, wanted: Callable[[Any], Any]) -> Any:
-        """What `wanted` asks for, given the checkpoint's metadata; every array is checked against its hash."""
-        where = f"checkpoint {step} in {self.orbax.directory}"
+        step = int(state.step)
+        sums = [{key: float(value) for key, value in one.items()} for one in jax.device_get(list(recent))]
         try:
-            metadata = self.orbax.metadata(step)
-            state = self.orbax.load(step, wanted(metadata.metadata))
-            written = metadata.custom_metadata["sha256"]
-        except Exception as error:  # Orbax has no common class for what a damaged folder raises
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise UserError(f"Cannot read {where}: {reason}") from error
-        read = hashes(jax.tree.map(lambda leaf: None if leaf is ocp.PLACEHOLDER else leaf, state))
-        if damaged := sorted(name for name in read if written.get(name) != read[name]):
-            raise UserError(f"{where} is damaged: array {damaged[0]} is not what was written.")
-        return state
+            with self.context:
+                self.orbax.save_async(
+                    step,
+                    state,
+                    metrics=dict(metrics) if metrics else None,
+                    custom_metadata={"sha256": hashes(state), "recent": sums},
+                )
+        except Exception as error:  # Orbax has no common class for what a full disk or a lost folder raises
+            raise not_saved(step, error) from error
+        self.writing = step
+
+    def check(self, wait: bool = False) -> None:
+        """Raises SaveError, once, if the write that was under way has failed; costs nothing while it goes on.
+
+        Args:
+          wait: until it is over.
+        """
+        if self.writing is None or (not wait and self.orbax.is_saving_in_progress()):
+            return
+        step, self.writing = self.writing, None
+        try:
+            self.orbax.wait()
+        except Exception as error:
+            for left in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)  # it only fills the disk
+            raise not_saved(step, error) from error
+
+    def restore_newest(self, abstract: TrainState) -> tuple[TrainState, list[Mapping[str, Any]]] | None:
+        """The newest state that is what was written, and its `recent`; None where there is no checkpoint.
+
+        Those that are damaged are set aside.
+
+        Args:
+          abstract: ShapeDtypeStructs with shardings, as which the state is laid out.
+
+        Raises:
+          UserError: there are checkpoints, but all are damaged.
+        """
+        for step in reversed(saved_steps(self.directory)):
+            path = self.directory / str(step)
+            try:
+                state, metadata = read(path, lambda _: abstract)
+            except UserError as error:
+                self.move_away(path, str(error))
+                continue
+            return state, [{k: np.float32(v) for k, v in one.items()} for one in metadata.get("recent", ())]
+        if self.set_aside:
+            raise UserError(
+                f"No checkpoint in {self.directory} can be read: {self.set_aside[0]} Nothing was deleted; choose "
+                "another --workdir to begin again."
+            )
+        return None
+
+    def move_away(self, path: Path, reason: str) -> None:
+        """Sets a checkpoint aside and notes why."""
+        folder = self.directory.parent / "damaged"
+        folder.mkdir(exist_ok=True)
+        number = 0
+        while (to := folder / f"{path.name}-{number}").exists():
+            number += 1
+        path.rename(to)
+        self.set_aside.append(f"checkpoint {path.name} was set aside in {folder}: {reason.rstrip('.')}.")
+        if hasattr(self, "orbax"):
+            self.orbax.reload()
 
     def close(self) -> None:
-        """Waits until everything is written."""
-        self.orbax.close()
+        """Waits until everything is written; raises SaveError where that fails."""
+        try:
+            self.check(wait=True)
+        finally:
+            with contextlib.suppress(Exception):  # told already
+                self.orbax.close()
+
+
+def not_saved(step: int, error: Exception) -> SaveError:
+    """What to tell where a checkpoint could not be written."""
+    return SaveError(f"Checkpoint {step} could not be written ({first_line(error)}); the older ones are intact.")
+
+
+def saved_steps(directory: Path) -> list[int]:
+    """The steps whose checkpoints were written to their end, oldest first."""
+    marked = directory.glob("*/commit_success.txt") if directory.is_dir() else ()
+    return sorted(int(mark.parent.name) for mark in marked if mark.parent.name.isdecimal())
+
+
+def newest_weights(workdir: Path) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """A run's weights to use its model with (their moving average where there is one) and its statistics, by name.
+
+    They are of the newest checkpoint that is not damaged, which a warning says. Nothing else is read, and all of it is
+    put on the first device.
+
+    Raises:
+      UserError: there is no checkpoint, or none that can be read.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def described(tree: Tree) -> Tree:
+        return jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=here), tree)
+
+    def wanted(metadata: dict[str, Tree]) -> dict[str, Tree]:
+        weights = "ema" if metadata["ema"] else "params"
+        skipped = {part: jax.tree.map(lambda _: ocp.PLACEHOLDER, tree) for part, tree in metadata.items()}
+        return skipped | {part: described(metadata[part]) for part in (weights, "statistics")}
+
+    steps = saved_steps(workdir / "checkpoints")
+    if not steps:
+        raise UserError(f"{workdir} has no checkpoint yet.")
+    for step in reversed(steps):
+        try:
+            state, _ = read(workdir / "checkpoints" / str(step), wanted)
+        except UserError as error:
+            if step == steps[0]:
+                raise
+            warnings.warn(f"{error} An older checkpoint is used.", stacklevel=2)
+            continue
+        break
+    return flatten(state["ema"] or state["params"]), flatten(state["statistics"])
+
+
+def recorded_hashes(directory: Path, step: int) -> dict[str, str] | None:
+    """The sha256 of each array as it was written, by name; None where the checkpoint does not say."""
+    try:
+        return ocp.metadata((directory / str(step)).absolute()).custom_metadata["sha256"]
+    except Exception:  # as in `read`
+        return None
+
+
+def read(path: Path, wanted: Callable[[Any], Any]) -> tuple[Any, dict[str, Any]]:
+    """What `wanted` asks of the checkpoint in `path`, given its metadata, and what was noted with it.
+
+    Raises:
+      UserError: it cannot be read, or an array is not what was written.
+    """
+    where = f"Checkpoint {path.name} in {path.parent}"
+    try:
+        metadata = ocp.metadata(path.absolute())
+        state = ocp.load(path.absolute(), wanted(metadata.metadata))
+        noted = metadata.custom_metadata
+        written = noted["sha256"]
+    except Exception as error:  # Orbax has no common class for what a damaged folder raises
+        raise UserError(f"{where} cannot be read: {first_line(error)}.") from error
+    found = hashes(jax.tree.map(lambda leaf: None if leaf is ocp.PLACEHOLDER else leaf, state))
+    if damaged := sorted(name for name in found if written.get(name) != found[name]):
+        raise UserError(f"{where} is damaged: array {damaged[0]} is not what was written.")
+    return state, noted
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of what an error says."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def flatten(tree: Tree) -> dict[str, Any]:

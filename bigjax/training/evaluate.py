@@ -1,6 +1,6 @@
 """Metrics over a whole split."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -31,12 +31,20 @@ def eval_batches(experiment: Experiment, split: str) -> Iterator[Batch]:
     )
 
 
-def evaluate(experiment: Experiment, params: Tree, statistics: Tree, split: str) -> dict[str, float]:
-    """The task's metrics over all of a split, exact whatever the batch size and the number of devices."""
+def evaluate(
+    experiment: Experiment, params: Tree, statistics: Tree, split: str, goes_on: Callable[[], bool] = lambda: True
+) -> dict[str, float] | None:
+    """The task's metrics over all of a split, exact whatever the batch size and the number of devices.
+
+    Args:
+      goes_on: asked before each batch; where it says no, None is returned.
+    """
     collected: list[Sums] = []
     outputs: dict[int, dict[str, np.ndarray]] = {}
     carry = None
     for number, batch in enumerate(eval_batches(experiment, split)):
+        if not goes_on():
+            return None
         if number == 0:
             carry = experiment.task.initial_carry(experiment.model(params, statistics), batch)
         sums, carry, rows = experiment.eval_step(params, statistics, carry, batch)

@@ -1,58 +1,95 @@
 """The one training loop, of every model and task."""
 
-import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 
 from bigjax.data.loader import prefetched
+from bigjax.errors import SaveError
 from bigjax.report import write_report
-from bigjax.tasks.task import Batch, Sums
+from bigjax.tasks.task import Batch
 from bigjax.training.checkpoint import Checkpoints, params_sha256
-from bigjax.training.evaluate import AHEAD, eval_batches, evaluate
+from bigjax.training.evaluate import eval_batches, evaluate
 from bigjax.training.flops import count_flops
-from bigjax.training.manifest import manifest
+from bigjax.training.interrupt import Interrupts
+from bigjax.training.manifest import continued, manifest
 from bigjax.training.meter import Meter
 from bigjax.training.progress import make_progress
 from bigjax.training.setup import Experiment
 from bigjax.training.sinks import make_sinks
 from bigjax.training.state import TrainState, Tree
+from bigjax.training.watch import Watch
 from bigjax.training.workdir import Workdir
 
 
 def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> TrainState:
-    """Trains from the newest checkpoint in `workdir`, or from the beginning, to the last step.
+    """A whole run, after which `workdir` holds all that a run leaves; see `fit`.
+
+    Returns:
+      The last state.
+    """
+    state, rows = fit(experiment, workdir, open_checkpoints(experiment, workdir), quiet)
+    workdir.write("result.json", result(rows, state))
+    shown = examples(experiment, state)
+    if workdir.writes:
+        write_report(workdir.path, shown)
+    return state
+
+
+def fit(
+    experiment: Experiment, workdir: Workdir, checkpoints: Checkpoints, quiet: bool = False
+) -> tuple[TrainState, list[dict[str, Any]]]:
+    """Trains from the newest good checkpoint, or from the beginning, to the last step.
 
     The loop runs ahead of the device: it waits for the newest step only to log, evaluate or save.
 
     Returns:
-      The last state; `workdir` holds all that a run leaves.
+      The last state, and the lines of figures.
+
+    Raises:
+      Stopped: a signal asked for it; started again, the run goes on from there.
+      UserError: there are checkpoints but none can be read, or the last one could not be written.
     """
     options, splits, steps = experiment.options, experiment.dataset.splits, experiment.steps
     sinks = make_sinks(options, workdir.path, experiment.config)
     fetch = batch_fetcher(experiment)
-    flops = count_flops(experiment.train_step.trace(experiment.abstract, fetch(0)).jaxpr)
-    checkpoints = open_checkpoints(experiment, workdir)
-    start = max(checkpoints.steps(), default=0)
-    state = checkpoints.restore(experiment.abstract, start) if start else experiment.initial_state()
-    files = {**experiment.dataset.files, "data.json": remembered(experiment.dataset.info)}
-    if not start:
-        files |= experiment.documents()
-    workdir.begin(experiment.config, manifest(experiment), files)
+    flops = count_flops(experiment.jitted_step.trace(experiment.abstract, fetch(0)).jaxpr)
+    restored = checkpoints.restore_newest(experiment.abstract)
+    state: TrainState
+    recent: list[Mapping[str, Any]]  # the sums of the steps since the last line of figures
+    state, recent = restored or (experiment.initial_state(), [])
+    start = int(state.step)
+    files = experiment.dataset.files if restored else {**experiment.dataset.files, **experiment.documents()}
+    recorded = manifest(experiment)
+    if restored:
+        recorded = continued(workdir.read("manifest.json"), recorded, start)
+    else:
+        recorded |= {"config": experiment.config, "initial_sha256": params_sha256(state.params)}
+    workdir.begin(experiment.config, recorded, files)
     rows = workdir.keep_rows(start)
     progress = make_progress(start, steps, quiet)
     where = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    begun = f"resuming at step {start} of {steps}" if start else f"{steps} steps"
+    begun = f"resuming at step {start} of {steps}" if restored else f"{steps} steps"
     progress.message(f"{experiment.config['experiment']}: {begun} on {where}, into {workdir.path}")
-    for note in experiment.dataset.notes:
+    for note in (*checkpoints.set_aside, *experiment.dataset.notes):
         progress.message(note)
     meter = Meter(experiment, rows[-1]["seconds"] if rows else 0.0, flops)
+    watch = Watch(experiment, workdir, progress.message)
+
+    def attempt(write: Callable[[], None]) -> None:
+        try:
+            write()
+        except SaveError as error:
+            if options.on_save_error == "stop":
+                raise
+            progress.message(f"{error} Training goes on.")
 
     def log(step: int, split: str, figures: Mapping[str, float]) -> None:
         row = {"step": step, "split": split, **figures, "seconds": meter.seconds()}
         rows.append(row)
-        workdir.append(row)
+        attempt(partial(workdir.append, row))
         for sink in sinks:
             sink(row)
         progress.figures(step, split, figures, meter.seconds_left(step) if split == "train" else None)
@@ -60,38 +97,53 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
     def due(step: int, every: int) -> bool:
         return step == steps or (every > 0 and step % every == 0)
 
-    recent: list[Sums] = []
-    try:
-        for step, batch in enumerate(prefetched(fetch, start, steps, options.loader_workers), start + 1):
-            state, sums = experiment.train_step(state, batch)
-            recent.append(sums)
-            progress.step(step)
-            if step == start + 1:
-                jax.block_until_ready(sums)
-                meter.restart(uncounted=1)
-            elif len(recent) > AHEAD:
-                jax.block_until_ready(recent[-AHEAD])
-            # What a checkpoint's step ends is logged too: a resumed run then logs the same figures.
-            if due(step, options.log_every) or due(step, options.checkpoint_every):
-                log(step, "train", meter.figures(recent, step))
-                recent = []
-            with meter.paused():
-                metrics = None
-                if "validation" in splits and due(step, options.eval_every):
-                    metrics = evaluate(experiment, eval_params(experiment, state), state.statistics, "validation")
-                    log(step, "validation", metrics)
-                if due(step, options.checkpoint_every):
-                    checkpoints.save(state, metrics)
-        if "test" in splits:
-            log(steps, "test", evaluate(experiment, eval_params(experiment, state), state.statistics, "test"))
-    finally:
-        progress.close()
-        checkpoints.close()
-    workdir.write("result.json", result(rows, state, meter.seconds()))
-    shown = examples(experiment, state)
-    if workdir.writes:
-        write_report(workdir.path, shown)
-    return state
+    def measure(step: int, split: str) -> dict[str, float] | None:
+        params = eval_params(experiment, state)
+        metrics = evaluate(experiment, params, state.statistics, split, interrupts.goes_on)
+        if metrics is not None:  # None where a signal came
+            log(step, split, metrics)
+        return metrics
+
+    with Interrupts(options.stall_seconds) as interrupts:
+        try:
+            step = start
+            if restored and "validation" in splits and due(start, options.eval_every) and not evaluated(rows, start):
+                measure(start, "validation")  # a signal came in the middle of it
+            for step, batch in enumerate(prefetched(fetch, start, steps, options.loader_workers), start + 1):
+                state, sums = experiment.train_step(state, batch)
+                recent.append(sums)
+                progress.step(step)
+                if step == start + 1:
+                    jax.block_until_ready(sums)
+                    meter.restart(uncounted=len(recent))
+                saves = due(step, options.checkpoint_every)
+                logs = due(step, options.log_every) or saves  # so that a resumed run logs the same figures
+                evaluates = "validation" in splits and due(step, options.eval_every)
+                if watch.sees_bad(step, sums, now=logs or evaluates):
+                    state, recent = watch.mend(state, recent, step, checkpoints)
+                if logs and recent:
+                    log(step, "train", meter.figures(recent, step))
+                    recent = []
+                with meter.paused():
+                    metrics = measure(step, "validation") if evaluates else None
+                    saves = saves or not interrupts.goes_on()
+                    attempt(partial(checkpoints.check, wait=saves))
+                    if saves:
+                        attempt(partial(checkpoints.save, state, metrics, recent))
+                if not interrupts.goes_on():
+                    break
+            if interrupts.goes_on() and "test" in splits:
+                measure(steps, "test")
+        finally:
+            progress.close()
+            checkpoints.close()
+        interrupts.obey(step)
+    return state, rows
+
+
+def evaluated(rows: list[dict[str, Any]], step: int) -> bool:
+    """Whether the validation figures of `step` are logged."""
+    return any(row["step"] == step and row["split"] == "validation" for row in rows)
 
 
 def open_checkpoints(experiment: Experiment, workdir: Workdir) -> Checkpoints:
@@ -108,11 +160,6 @@ def batch_fetcher(experiment: Experiment) -> Callable[[int], Batch]:
     return lambda step: experiment.to_devices(split.train_batch(seed, step, batch_size, rows))
 
 
-def remembered(info: Mapping[str, Any]) -> str:
-    """What the data say of themselves as JSON, for prediction without them."""
-    return json.dumps({key: value for key, value in info.items() if not callable(value)}, indent=2) + "\n"
-
-
 def eval_params(experiment: Experiment, state: TrainState) -> Tree:
     """The parameters that evaluation uses: their moving average where there is one."""
     return state.params if experiment.program.ema_decay is None else state.ema
@@ -122,10 +169,11 @@ def examples(experiment: Experiment, state: TrainState) -> dict[str, Any]:
     """What the report shows of the trained model, on the split that was held out longest."""
     split = next(s for s in ("test", "validation", "train") if s in experiment.dataset.splits)
     model = experiment.model(eval_params(experiment, state), state.statistics)
-    return experiment.task.examples(model, eval_batches(experiment, split), experiment.dataset.info)
+    info = {**experiment.dataset.info, "references": experiment.dataset.splits[split].references}
+    return experiment.task.examples(model, eval_batches(experiment, split), info)
 
 
-def result(rows: list[dict[str, Any]], state: TrainState, seconds: float) -> dict[str, Any]:
+def result(rows: list[dict[str, Any]], state: TrainState) -> dict[str, Any]:
     """The content of result.json: the last figures of each split, and a hash of the parameters."""
     metrics = {row["split"]: {k: v for k, v in row.items() if k not in ("step", "split", "seconds")} for row in rows}
     return {
@@ -133,5 +181,5 @@ def result(rows: list[dict[str, Any]], state: TrainState, seconds: float) -> dic
         "step": int(state.step),
         "metrics": metrics,
         "params_sha256": params_sha256(state.params),
-        "wall_seconds": seconds,
+        "wall_seconds": rows[-1]["seconds"],
     }

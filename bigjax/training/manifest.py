@@ -5,19 +5,21 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from bigjax.config import differences
 from bigjax.training.setup import Experiment
 
 PACKAGES = ("bigjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "tokenizers")
 
 
 def manifest(experiment: Experiment) -> dict[str, Any]:
-    """Versions, platform, devices, mesh, flags, git commit and the data's fingerprint."""
+    """Versions, platform, devices, mesh, flags, git commit, and what the data are: prediction needs no more of them."""
     params = jax.tree.leaves(experiment.abstract.params)
     return {
         "versions": {name: found for name in PACKAGES if (found := package_version(name))},
@@ -29,13 +31,32 @@ def manifest(experiment: Experiment) -> dict[str, Any]:
         "processes": jax.process_count(),
         "mesh": dict(experiment.mesh.shape),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("JAX_", "NVIDIA_TF32"))},
+        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("JAX_", "NVIDIA_TF32", "NPROC"))},
         "git": git_state(),
         "data_fingerprint": experiment.dataset.fingerprint(),
         "data_notes": list(experiment.dataset.notes),
+        "data": {key: value for key, value in experiment.dataset.info.items() if not callable(value)},
         "num_parameters": sum(p.size for p in params),
         "command": command(),
     }
+
+
+# What the bits depend on; the rest of a manifest describes the run, or follows from its config.
+CONDITIONS = (
+    *("versions", "python", "platform", "cpu", "devices", "backend", "processes", "mesh", "xla_flags", "environment"),
+    *("git", "data_fingerprint"),
+)
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The conditions that two manifests have not in common, each with both values."""
+    return differences({key: old.get(key) for key in CONDITIONS}, {key: new.get(key) for key in CONDITIONS})
+
+
+def continued(old: Mapping[str, Any], new: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """The manifest of a run that is resumed at `step`: that of its beginning, and what has changed since."""
+    resumed = [*old.get("resumed", []), {"step": step, "changed": changed(old, new)}]
+    return {**old, "resumed": resumed}
 
 
 def command() -> str | None:
@@ -54,6 +75,11 @@ def package_version(name: str) -> str | None:
         return None
 
 
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cpu_model() -> str:
     """The processor's name and the number of its cores."""
     try:
@@ -61,7 +87,7 @@ def cpu_model() -> str:
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
+    return f"{name}, {available_cores()} cores"
 
 
 def git_state() -> dict[str, Any] | None:

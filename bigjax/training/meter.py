@@ -1,13 +1,13 @@
 """How fast a run is: seconds, units per second, FLOP/s, MFU, time left."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import numpy as np
 
-from bigjax.tasks.task import Sums
 from bigjax.training.flops import peak_flops
 from bigjax.training.setup import Experiment
 
@@ -45,13 +45,15 @@ class Meter:
         yield
         self.last += time.perf_counter() - start
 
-    def figures(self, recent: Sequence[Sums], step: int) -> dict[str, float]:
+    def figures(self, recent: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
         """The task's metrics over the steps since the last call, with their speed; waits for the newest."""
         fetched = jax.device_get(list(recent))
         now = time.perf_counter()
         totals = {key: float(np.sum([sums[key] for sums in fetched], dtype=np.float64)) for key in fetched[0]}
-        figures = self.experiment.task.metrics(totals)
+        figures = self.experiment.task.metrics(totals) if totals["weight"] else {}
         figures["grad_norm"] = float(fetched[-1]["grad_norm"])
+        if totals["bad"]:
+            figures["skipped_steps"] = totals["bad"]
         figures["learning_rate"] = float(self.experiment.schedule(step - 1))
         timed = len(fetched) - self.uncounted
         if timed:

@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from bigjax.config import Parameter, Schema, schema
@@ -27,7 +28,7 @@ class OptimizerOptions:
 
     Attributes:
       learning_rate: the peak, reached after `warmup_steps` steps of linear warm-up.
-      schedule: what follows until the end of the run.
+      schedule: what follows until the end of the run; "rsqrt" is the Transformer's (Vaswani et al. 2017, section 5.3).
       warmup_steps: optimizer steps.
       final_fraction: what is left of the peak at the end of a cosine or linear schedule.
       milestones: shares of the run after each of which a "step" schedule goes on with a tenth of the rate; by default
@@ -41,7 +42,7 @@ class OptimizerOptions:
     """
 
     learning_rate: float
-    schedule: Literal["constant", "cosine", "linear", "step"] = "constant"
+    schedule: Literal["constant", "cosine", "linear", "step", "rsqrt"] = "constant"
     warmup_steps: int = 0
     final_fraction: float = 0.0
     milestones: tuple[float, ...] = (1 / 3, 2 / 3, 8 / 9)
@@ -104,10 +105,16 @@ def optimizer_schema(name: str) -> Schema:
 
 
 def make_schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then constant, in tenths, or a cosine or line to `final_fraction`."""
+    """Learning rate by step: linear warm-up, then constant, in tenths, or a cosine or line to `final_fraction`.
+
+    "rsqrt" falls as the inverse square root of the step: with a peak of (d_model * warmup_steps) ** -0.5 it is the
+    Transformer paper's formula.
+    """
     peak, warmup = options.learning_rate, options.warmup_steps
     if warmup and warmup >= steps:
         raise UserError(f"config.optimizer.warmup_steps is {warmup}, but the run has only {steps} steps.")
+    if options.schedule == "rsqrt" and not warmup:
+        raise UserError("config.optimizer.schedule='rsqrt' falls from where warm-up ends: set warmup_steps.")
     after = {
         "constant": lambda: optax.constant_schedule(peak),
         "cosine": lambda: optax.cosine_decay_schedule(peak, steps - warmup, options.final_fraction),
@@ -115,6 +122,7 @@ def make_schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
         "step": lambda: optax.piecewise_constant_schedule(
             peak, {round(share * steps) - warmup: 0.1 for share in options.milestones}
         ),
+        "rsqrt": lambda: lambda count: peak * jnp.sqrt(warmup / (count + warmup + 1)),
     }[options.schedule]()
     if not warmup:
         return after

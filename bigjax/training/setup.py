@@ -21,8 +21,9 @@ from bigjax.errors import UserError, nearest
 from bigjax.models import MODELS, SHARDING
 from bigjax.parallel.mesh import BATCH, batch_shards, make_mesh, state_shardings
 from bigjax.tasks import TASKS
-from bigjax.tasks.task import Batch, Task
+from bigjax.tasks.task import Batch, Sums, Task
 from bigjax.training.begin import begin_from, documents_of
+from bigjax.training.elastic import check_elastic, elastic_step, laid_out
 from bigjax.training.finetune import FinetuneOptions, adapt, learning
 from bigjax.training.optimizer import make_optimizer, optimizer_schema
 from bigjax.training.state import TrainState, Tree, random_key
@@ -65,6 +66,7 @@ class Experiment:
       initial_state: makes the first state from the seed and what it is to begin from, straight into its shards.
       documents: what the run keeps of a checkpoint that it begins from, contents by file name.
       train_step: (state, batch) to (state, sums); the state is donated.
+      jitted_step: the same but where `config.reproducible="elastic"`: there `train_step` is several programs.
       eval_step: (params, statistics, carry, batch) to (sums, carry, outputs).
     """
 
@@ -79,7 +81,8 @@ class Experiment:
     abstract: TrainState
     initial_state: Callable[[], TrainState]
     documents: Callable[[], dict[str, str]]
-    train_step: jax.stages.Wrapped
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Sums]]
+    jitted_step: jax.stages.Wrapped
     eval_step: jax.stages.Wrapped
 
     def rows(self, batch_size: int) -> slice:
@@ -112,6 +115,9 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         raise UserError(f"config.task: {error}.") from error
     accumulate = config["optimizer"]["accumulate_steps"]
     check_batch_size(options.batch_size, batch_shards(mesh), accumulate)
+    elastic = config["reproducible"] == "elastic"
+    if elastic:
+        check_elastic(mesh, options.batch_size, accumulate)
     dataset = SOURCES[config["data"]["name"]](**arguments(config["data"]))
     complete_model(config, task, dataset)
     make_model = model_maker(config)
@@ -127,7 +133,9 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         (options.epochs or 0) * dataset.splits["train"].steps_per_epoch(options.batch_size)
     )
     optimizer, schedule = make_optimizer(config["optimizer"], steps, learns)
-    program = Program(graphdef, task, optimizer, learns, accumulate, config["optimizer"]["ema_decay"])
+    program = Program(
+        graphdef, task, optimizer, learns, accumulate, config["optimizer"]["ema_decay"], options.on_nonfinite == "skip"
+    )
 
     sample = dataset.splits["train"].train_batch(0, 0, options.batch_size, slice(0, 1))
     batch = {k: jax.ShapeDtypeStruct((options.batch_size, *v.shape[1:]), v.dtype) for k, v in sample.items()}
@@ -137,7 +145,7 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         params, statistics = map(nnx.to_pure_dict, nnx.state(model, nnx.Param, ...))
         ema = params if program.ema_decay is not None else {}
         carry = task.initial_carry(model, batch)
-        return TrainState(jnp.int32(0), seed, params, statistics, optimizer.init(params), ema, carry)
+        return TrainState(jnp.int32(0), seed, params, statistics, optimizer.init(params), ema, carry, jnp.int32(0))
 
     seed = np.uint32(config["seed"])
     shapes = jax.eval_shape(first, seed)
@@ -147,9 +155,17 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
     )
 
     def make_state() -> TrainState:
+        if elastic:  # a program for one device here, too; XLA may round otherwise in one that is cut over several
+            return laid_out(jax.device_get(jax.jit(first)(seed)), shardings)
         return jax.jit(first, out_shardings=shardings)(seed)
 
     whole, rows = NamedSharding(mesh, jax.sharding.PartitionSpec()), NamedSharding(mesh, BATCH)
+    jitted_step = jax.jit(
+        partial(train_step, program),
+        in_shardings=(shardings, rows),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
+    )
     return Experiment(
         config=config,
         options=options,
@@ -164,12 +180,8 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
             finetune, config["model"], dataset.files.get("tokenizer.json"), abstract, make_state
         ),
         documents=lambda: documents_of(finetune, config["model"]),
-        train_step=jax.jit(
-            partial(train_step, program),
-            in_shardings=(shardings, rows),
-            out_shardings=(shardings, whole),
-            donate_argnums=0,
-        ),
+        train_step=elastic_step(program, mesh, shardings) if elastic else jitted_step,
+        jitted_step=jitted_step,
         eval_step=jax.jit(
             partial(eval_step, program),
             in_shardings=(shardings.params, shardings.statistics, rows, rows),
@@ -208,7 +220,9 @@ def complete_model(config: dict[str, Any], task: Task, dataset: Dataset) -> None
     except ValueError as error:
         raise UserError(f"config.task: {error}.") from error
     for key in offered.keys() & keys.keys():
-        given, needed = section.setdefault(key, offered[key]), offered[key]
+        if section.get(key) is None:
+            section[key] = offered[key]
+        given, needed = section[key], offered[key]
         if given < needed if isinstance(needed, int) else given != needed:
             raise UserError(f"config.model.{key} is {given}, but the data need {needed}.")
     if missing := [k for k, p in keys.items() if k not in section and p.default is inspect.Parameter.empty]:

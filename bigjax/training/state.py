@@ -18,6 +18,7 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     ema: Tree  # exponential moving average of params, or {}
     carry: Tree  # recurrent state handed from batch to batch, or None
+    bad: jax.Array  # int32 []: how many steps had a loss or a gradient that is not finite, and so changed nothing
 
 
 def random_key(seed: jax.Array | int, stream: str, step: jax.Array | int = 0) -> jax.Array:

@@ -22,6 +22,9 @@ class Program:
     learns: Tree  # True for every parameter that learns
     accumulate_steps: int = 1
     ema_decay: float | None = None
+    skips: bool = (
+        False  # a step that is not finite is left out; else nothing changes any more, the step's number included
+    )
 
 
 def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
@@ -30,19 +33,11 @@ def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[Train
     Returns:
       The next state; the task's sums over the batch, and "grad_norm", the gradient's norm before clipping.
     """
-    key = random_key(state.seed, "step", state.step)
-    grads, sums, statistics, carry = gradients(program, state, batch, key)
-    updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    ema = state.ema
-    if program.ema_decay is not None:
-        ema = optax.incremental_update(params, state.ema, 1 - program.ema_decay)
-    next_state = TrainState(state.step + 1, state.seed, params, statistics, opt_state, ema, carry)
-    return next_state, sums | {"grad_norm": optax.tree.norm(grads)}
+    return update(program, state, gradients(program, state, batch, random_key(state.seed, "step", state.step)))
 
 
 class Gradients(NamedTuple):
-    """What one batch, or one microbatch of it, gives."""
+    """What one batch, or a part of it, gives."""
 
     grads: Tree  # of the summed loss
     sums: Sums
@@ -50,11 +45,39 @@ class Gradients(NamedTuple):
     carry: Tree  # likewise
 
 
-def gradients(program: Program, state: TrainState, batch: Batch, key: jax.Array) -> Gradients:
-    """The gradient of a batch's mean loss, with the batch's sums and the new statistics and carry.
+def update(program: Program, state: TrainState, total: Gradients) -> tuple[TrainState, Sums]:
+    """The next state, from the gradient of a batch's summed loss; and its sums with the mean gradient's norm.
 
-    With `accumulate_steps` the batch goes through in as many microbatches. Each gives a sum of losses and a weight;
-    the sums are divided once, by all the weight, so that microbatches of unequal weight count as they should.
+    The sum of losses is divided once, by all the weight, so that parts of unequal weight count as they should. Where
+    the loss or the gradient is not finite the state stays as it was, and the sums, but for "bad", are 0.
+    """
+    grads = jax.tree.map(lambda g: g / total.sums["weight"], total.grads)
+    updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if program.ema_decay is not None:
+        ema = optax.incremental_update(params, state.ema, 1 - program.ema_decay)
+    norm = optax.tree.norm(grads)
+    bad = ~(jnp.isfinite(total.sums["loss"]) & jnp.isfinite(norm))
+    stays = bad if program.skips else bad | (state.bad > 0)
+
+    def kept(old: Tree, new: Tree) -> Tree:
+        return jax.tree.map(lambda old, new: jnp.where(stays, old, new), old, new)
+
+    next_state = TrainState(
+        state.step + 1, state.seed, params, total.statistics, opt_state, ema, total.carry, state.bad
+    )
+    next_state = kept(state, next_state)._replace(bad=state.bad + bad)
+    if program.skips:
+        next_state = next_state._replace(step=state.step + 1)
+    sums = total.sums | {"grad_norm": norm}
+    return next_state, {key: jnp.where(bad, 0, value) for key, value in sums.items()} | {"bad": jnp.float32(bad)}
+
+
+def gradients(program: Program, state: TrainState, batch: Batch, key: jax.Array) -> Gradients:
+    """The gradient of a batch's summed loss, with the batch's sums and the new statistics and carry.
+
+    With `accumulate_steps` the batch goes through in as many microbatches.
     """
 
     def loss(params: Tree, statistics: Tree, carry: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, Any]:
@@ -70,12 +93,9 @@ def gradients(program: Program, state: TrainState, batch: Batch, key: jax.Array)
         grads, rest = of_params(state.params, statistics, carry, part, jax.random.fold_in(key, index))
         return Gradients(grads, *rest)
 
-    def mean(total: Gradients) -> Gradients:
-        return total._replace(grads=jax.tree.map(lambda g: g / total.sums["weight"], total.grads))
-
     n = program.accumulate_steps
     if n == 1:
-        return mean(microbatch(0, state.statistics, batch, state.carry))
+        return microbatch(0, state.statistics, batch, state.carry)
 
     def add(total: Gradients, micro: tuple[jax.Array, Batch, Tree]) -> tuple[Gradients, Tree]:
         index, part, carry = micro
@@ -88,7 +108,7 @@ def gradients(program: Program, state: TrainState, batch: Batch, key: jax.Array)
     grads, sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes.grads, shapes.sums))
     first = Gradients(grads, sums, state.statistics, None)
     total, carries = jax.lax.scan(add, first, (jnp.arange(n), parts, carries))
-    return mean(total._replace(carry=jax.tree.map(join_rows, carries)))
+    return total._replace(carry=jax.tree.map(join_rows, carries))
 
 
 def split_rows(x: jax.Array, parts: int) -> jax.Array:

@@ -1,12 +1,15 @@
 """The files that a run leaves behind."""
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bigjax.config import differences
-from bigjax.errors import UserError
+from bigjax.errors import SaveError, UserError
 
 
 class Workdir:
@@ -31,8 +34,6 @@ class Workdir:
         """
         if not self.path.exists():
             return
-        if not self.path.is_dir():
-            raise UserError(f"--workdir={self.path} is a file; a run needs a folder.")
         if not (self.path / "config.json").exists():
             if any(path.is_file() and not path.name.startswith(".") for path in self.path.rglob("*")):
                 raise UserError(f"--workdir={self.path} holds files but no run; choose a new or empty folder.")
@@ -69,11 +70,16 @@ class Workdir:
         if not self.writes:
             return
         file = self.path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
         text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
         temporary = file.with_name(f".{file.name}.tmp")
-        temporary.write_text(text)
-        temporary.replace(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text)
+            temporary.replace(file)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise SaveError(f"{file} could not be written: {error.strerror or error}.") from error
 
     def rows(self) -> list[dict[str, Any]]:
         """The logged figures, without a last line that was cut off."""
@@ -101,7 +107,43 @@ class Workdir:
         return rows
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds a line of figures."""
-        if self.writes:
+        """Adds a line of figures, all of it or nothing."""
+        if not self.writes:
+            return
+        size = self.metrics.stat().st_size if self.metrics.exists() else 0
+        try:
             with self.metrics.open("a") as file:
                 file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(self.metrics, size)
+            raise SaveError(f"{self.metrics} could not be written: {error.strerror or error}.") from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from training in the folder, which is made; the lock ends with the process.
+
+        Raises:
+          UserError: another process holds it, or the folder cannot be made.
+        """
+        if not self.writes:
+            yield
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            folder = os.open(self.path, os.O_RDONLY)
+        except FileExistsError as error:
+            raise UserError(f"--workdir={self.path} is a file; a run needs a folder.") from error
+        except OSError as error:
+            raise UserError(f"--workdir={self.path} cannot be used: {error.strerror or error}.") from error
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(folder)
+            raise UserError(
+                f"Another process trains in --workdir={self.path}; wait for it, end it, or choose another folder."
+            ) from error
+        try:
+            yield
+        finally:
+            os.close(folder)

@@ -75,3 +75,15 @@ def test_many_bad_records_are_counted_and_the_first_named(tmp_path):
     records, bad = read(tmp_path / "a.jsonl", ("sentence",), "skip")
     assert len(records) == 1
     assert bad.notes[0].startswith("skipped 7 bad records") and bad.notes[0].count("line") == 6
+
+
+def test_lines_are_counted_over_those_that_are_skipped(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"sentence\tlabel\nb\xffd\t0\n\ngood\t1\n")
+    records, bad = read(tmp_path / "a.tsv", on_error="skip")
+    assert [record.where[-6:] for record in records] == ["line 4"] and len(bad.problems) == 1
+
+
+def test_null_is_nothing(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"sentence": null, "label": 0}\n')
+    with pytest.raises(UserError, match="line 1: there is nothing in 'sentence'"):
+        read(tmp_path / "a.jsonl")

@@ -10,8 +10,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.processors import TemplateProcessing
 
-from bigjax.data import tokens
-from bigjax.data.tokens import chunks, make_tokenizer
+from bigjax.data import tokenizer as tokenizer_module
+from bigjax.data.tokenizer import chunks
+from bigjax.data.tokens import make_tokenizer
 from bigjax.errors import UserError
 
 TEXTS = [
@@ -110,8 +111,8 @@ def test_bpe_is_the_same_in_every_process():
 
 
 def test_long_texts_are_encoded_in_pieces_that_end_at_lines(monkeypatch, tokenizer):
-    monkeypatch.setattr(tokens, "CHUNK", 50)
-    pieces = chunks(TRAIN)
+    monkeypatch.setattr(tokenizer_module, "CHUNK", 50)
+    pieces = list(chunks(TRAIN))
     assert "".join(pieces) == TRAIN.tobytes().decode()
     assert len(pieces) > 20
     assert all(piece.endswith("\n") for piece in pieces[:-1])

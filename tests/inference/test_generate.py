@@ -112,8 +112,8 @@ def test_prompts_that_cannot_be_continued_are_refused(prompts, num_tokens, words
             search(build(), prompts, num_tokens)
 
 
-def best_of_all(model, prompt, num_tokens, stop, length_penalty):
-    """The best text among all that there are, in float64: score over length ** penalty."""
+def best_of_all(model, prompt, num_tokens, stop, length_penalty, offset):
+    """The best text among all that there are, in float64: score over ((offset + length) / (offset + 1)) ** penalty."""
     found = {}
     for text in product(range(5), repeat=num_tokens):
         score = 0.0
@@ -122,16 +122,18 @@ def best_of_all(model, prompt, num_tokens, stop, length_penalty):
             score += row[token] - np.log(np.exp(row).sum())
             if token in stop:
                 break
-        found[text[:length]] = score / length**length_penalty
+        found[text[:length]] = score / ((offset + length) / (offset + 1)) ** length_penalty
     return list(max(found, key=found.__getitem__))
 
 
-@pytest.mark.parametrize(("stop", "length_penalty"), [((), 1.0), ((2,), 1.0), ((2,), 0.0)])
-def test_a_wide_beam_finds_the_best_of_all_texts(stop, length_penalty):
+@pytest.mark.parametrize(
+    ("stop", "length_penalty", "offset"), [((), 1.0, 0), ((2,), 1.0, 0), ((2,), 0.0, 0), ((2,), 3.0, 5)]
+)
+def test_a_wide_beam_finds_the_best_of_all_texts(stop, length_penalty, offset):
     model = build(vocab_size=5, scale=3.0)
     prompts = [[1, 2, 3], [4]]
-    expected = [best_of_all(model, prompt, 3, stop, length_penalty) for prompt in prompts]
-    found = beam_search(model, prompts, 3, 25, stop=stop, length_penalty=length_penalty)
+    expected = [best_of_all(model, prompt, 3, stop, length_penalty, offset) for prompt in prompts]
+    found = beam_search(model, prompts, 3, 25, stop=stop, length_penalty=length_penalty, length_offset=offset)
     assert found == expected
 
 

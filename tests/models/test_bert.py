@@ -179,3 +179,20 @@ def test_what_cannot_be_is_refused(kwargs, words):
 def test_a_sequence_longer_than_the_context_is_refused():
     with pytest.raises(ValueError, match="17 tokens is longer than the model's context, 16"):
         build()(tokens(length=17))
+
+
+def test_the_mean_of_the_real_tokens_may_be_classified():
+    model, x, real = build("sequence_classification", pool="mean"), tokens(), np.arange(12) < np.array([[12], [7]])
+    rows = np.asarray(features(model, x, real))
+    mean = np.stack([rows[0].mean(0), rows[1, :7].mean(0)])
+    p = parameters(model)
+    logits = apply(model, x, real)
+    np.testing.assert_allclose(logits, mean @ p["head/kernel"] + p["head/bias"], atol=1e-6)
+    np.testing.assert_allclose(apply(model, x[1:, :7]), logits[1:], atol=1e-6)
+    assert not any(name.startswith("pooler") for name in p)
+
+
+@pytest.mark.parametrize(("head", "pool"), [("pooler", "mean"), ("token_classification", "mean"), ("pooler", "last")])
+def test_pools_that_cannot_be_are_refused(head, pool):
+    with pytest.raises(ValueError, match="pool"):
+        BERT(**SMALL, **options(head), pool=pool, rngs=nnx.Rngs(0))

@@ -153,3 +153,23 @@ def test_a_sequence_longer_than_the_context_is_refused():
 def test_heads_that_do_not_divide_are_refused(heads, kv_heads, words):
     with pytest.raises(ValueError, match=words):
         build(num_heads=heads, num_kv_heads=kv_heads)
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_packed_documents_do_not_see_each_other(positions, scan_layers):
+    """Each document's logits in a row are those of the document alone."""
+    options = {"positions": positions, "scan_layers": scan_layers, "num_kv_heads": 1}
+    model = made(lambda rngs: GPT(13, 16, 16, 2, 2, **options, rngs=rngs))
+    model = jax.tree.map(lambda leaf: 4 * leaf, model)
+    rng = np.random.default_rng(0)
+    lengths = (5, 1, 7, 3)
+    tokens = rng.integers(0, 13, (2, 16))
+    segments = np.repeat(np.arange(4), lengths)
+    places = np.concatenate([np.arange(length) for length in lengths])
+    both = [np.broadcast_to(part, (2, 16)).astype(np.int32) for part in (segments, places)]
+    packed = apply(model, tokens, None, None, *both)[0]
+    for number in range(4):
+        alone = apply(model, tokens[:, segments == number])[0]
+        np.testing.assert_allclose(packed[:, segments == number], alone, atol=1e-5)
+    assert np.abs(packed - apply(model, tokens)[0])[:, 5:].max() > 1e-2

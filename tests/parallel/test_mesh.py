@@ -33,7 +33,7 @@ def state(optimizer, carry=None):
     def first():
         model = GPT(50, 16, 64, 2, 4, rngs=nnx.Rngs(0))
         params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-        return TrainState(np.int32(0), np.uint32(0), params, {}, optimizer.init(params), params, carry)
+        return TrainState(np.int32(0), np.uint32(0), params, {}, optimizer.init(params), params, carry, np.int32(0))
     return jax.eval_shape(first)
 
 def specs(mesh, state, rules=SHARDING):

@@ -139,6 +139,12 @@ def test_a_mean_pooled_vit_has_no_architecture_there(tmp_path):
         save_pretrained(tmp_path / "out", loaded.model, loaded.config | {"pool": "mean"})
 
 
+def test_nor_has_a_mean_pooled_bert(tmp_path):
+    loaded = load_pretrained(ENCODERS / "BertForSequenceClassification")
+    with pytest.raises(UserError, match="No Hugging Face architecture"):
+        save_pretrained(tmp_path / "out", loaded.model, loaded.config | {"pool": "mean"})
+
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bigjax as door
-from bigjax.training.checkpoint import Checkpoints
+from bigjax.training.checkpoint import saved_steps
 from tests.runs.conftest import bigjax, losses, result, words
 
 pytestmark = pytest.mark.slow
@@ -73,7 +73,7 @@ def test_keeps_the_last_and_the_best(finished, tmp_path):
     accuracy = {row["step"]: row["accuracy"] for row in rows if row["split"] == "validation"}
     top = max(accuracy.values())
     best = [step for step in accuracy if accuracy[step] == top]
-    steps = Checkpoints(workdir / "checkpoints").steps()
+    steps = saved_steps(workdir / "checkpoints")
     assert steps[-2:] == [40, 50]
     assert set(steps) - {40, 50} <= set(best) and set(steps) & set(best)
 
@@ -108,20 +108,6 @@ def test_a_figure_that_was_logged_after_the_checkpoint_is_logged_once(finished, 
     bigjax("train", *words("cnn", "train.steps=40"), f"--workdir={workdir}")
     assert losses(workdir) == losses(finished("cnn"))
     assert result(workdir)["params_sha256"] == result(finished("cnn"))["params_sha256"]
-
-
-def test_a_flipped_bit_in_a_checkpoint_is_found(finished, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished("cnn"), workdir)
-    (workdir / "result.json").unlink()
-    largest = max(
-        (workdir / "checkpoints" / "40" / "state").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0
-    )
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
-    error = bigjax("train", *words("cnn", "train.steps=40"), f"--workdir={workdir}", code=2)
-    assert "checkpoint 40" in error and error.count("\n") == 1
 
 
 def test_bpe_is_kept_with_the_run_and_decodes_its_samples(tmp_path):

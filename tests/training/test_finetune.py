@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from flax import nnx
 from helpers import close, same_bits
+from orbax.checkpoint import v1 as ocp
 
 import bigjax
 from bigjax.errors import UserError
 from bigjax.models.gpt import GPT
 from bigjax.pretrained.save import save_pretrained
-from bigjax.training.checkpoint import Checkpoints, flatten
+from bigjax.training.checkpoint import flatten, newest_weights
 from bigjax.training.setup import resolve, set_up
 
 GPT_MODEL = {"name": "gpt", "vocab_size": 256, "context": 8, "d_model": 16, "num_layers": 2, "num_heads": 2}
@@ -32,8 +33,7 @@ def config(text, steps=3, **sections):
 
 def arrays(run):
     """The parameters of a run's last checkpoint."""
-    checkpoints = Checkpoints(run.workdir / "checkpoints")
-    return {name: np.asarray(a) for name, a in checkpoints.restore_weights(max(checkpoints.steps()))[0].items()}
+    return {name: np.asarray(a) for name, a in newest_weights(run.workdir)[0].items()}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_what_is_frozen_keeps_its_bits_and_has_no_optimizer_state(first, tune):
     for name in before:
         frozen = name.startswith(("embedding", "blocks/0/"))
         assert np.array_equal(before[name], after[name]) == frozen, name
-    saved = Checkpoints(run.workdir / "checkpoints").orbax.metadata(3).metadata["opt_state"]
+    saved = ocp.metadata((run.workdir / "checkpoints" / "3").absolute()).metadata["opt_state"]
     held = {"/".join(str(getattr(k, "key", k)) for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(saved)}
     assert any("blocks/1/mlp" in name for name in held)
     assert not any("embedding/embedding" in name or "blocks/0" in name for name in held)
@@ -219,8 +219,7 @@ def test_a_classifier_with_another_head_begins_from_the_features_and_their_stati
     with pytest.raises(UserError, match=r"head/\w+ is \(.*10,?\) in .*, but \(.*12,?\) here"):
         set_up(resolve(new)).initial_state()
     state = set_up(resolve(new, {"finetune.replace": "^head/"})).initial_state()
-    checkpoints = Checkpoints(old.workdir / "checkpoints")
-    for before, after in zip(checkpoints.restore_weights(3), (state.params, state.statistics), strict=True):
+    for before, after in zip(newest_weights(old.workdir), (state.params, state.statistics), strict=True):
         features = {name for name in before if not name.startswith("head")}
         after = flatten(after)
         same_bits({name: after[name] for name in features}, {name: before[name] for name in features})

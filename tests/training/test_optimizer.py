@@ -94,6 +94,20 @@ def test_a_rate_that_falls_by_tenths(warmup):
         OptimizerOptions(0.4, "step", milestones=(0.5, 1.0))
 
 
+def test_rsqrt_is_the_transformers_schedule():
+    """Vaswani et al. 2017, equation 3, whose steps count from 1."""
+    d_model, warmup = 512, 40
+    rate = make_schedule(OptimizerOptions((d_model * warmup) ** -0.5, "rsqrt", warmup), 500)
+    for step in (1, 2, 39, 40, 41, 42, 160, 500):
+        expected = d_model**-0.5 * min(step**-0.5, step * warmup**-1.5)
+        assert float(rate(step - 1)) == pytest.approx(expected, rel=1e-6), step
+
+
+def test_rsqrt_without_warmup_is_refused():
+    with pytest.raises(UserError, match="schedule='rsqrt' falls from where warm-up ends: set warmup_steps"):
+        make_schedule(OptimizerOptions(0.1, "rsqrt"), 10)
+
+
 def test_warmup_that_never_ends_is_refused():
     with pytest.raises(UserError, match="warmup_steps is 10, but the run has only 10 steps"):
         make_schedule(OptimizerOptions(0.1, "constant", 10), 10)

@@ -1,6 +1,7 @@
 """Data sets of a few examples, which TFDS prepares without TensorFlow unless their name says otherwise."""
 
 import io
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -83,6 +84,41 @@ class TinyTexts(tfds.core.GeneratorBasedBuilder):
             yield i, {"text": f"sentence number {i} é" + "\n" * (i % 2), "stars": i}
 
 
+class TinySquad(tfds.core.GeneratorBasedBuilder):
+    """Two questions like SQuAD's."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    MORE: ClassVar[dict] = {}  # features of version 2.0
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        texts = {key: tfds.features.Text() for key in ("id", "title", "context", "question")}
+        answers = tfds.features.Sequence({"text": tfds.features.Text(), "answer_start": np.int32})
+        features = tfds.features.FeaturesDict({**texts, "answers": answers, **self.MORE})
+        return self.dataset_info_from_configs(features=features)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(), "validation": self._generate_examples()}
+
+    def _generate_examples(self):
+        about = {"title": "Zoé", "context": "Zoé lives in Bonn; she was born in Köln."}
+        yield 0, {"id": "a", "question": "Who lives in Bonn?", **about, **self.answered(("Zoé", 0), ("Zoé lives", 0))}
+        yield 1, {"id": "b", "question": "Where was she born?", **about, **self.answered(("Köln", 35))}
+
+    def answered(self, *answers: tuple[str, int]) -> dict:
+        return {"answers": [{"text": text, "answer_start": start} for text, start in answers]}
+
+
+class TinySquad2(TinySquad):
+    """The same, but the second question has no answer."""
+
+    VERSION = tfds.core.Version("2.0.0")
+    MORE: ClassVar[dict] = {"is_impossible": np.bool_}
+
+    def answered(self, *answers: tuple[str, int]) -> dict:
+        impossible = len(answers) == 1
+        return super().answered(*(() if impossible else answers)) | {"is_impossible": impossible}
+
+
 class TinyArraysNeedTensorflow(TinyImages):
     """Images from arrays, which TFDS encodes with TensorFlow."""
 
@@ -119,3 +155,20 @@ class TinyOffline(TinyTexts):
 
     def _split_generators(self, dl_manager):
         raise ConnectionError("Failed to resolve 'example.org'")
+
+
+class TinyTranslations(tfds.core.GeneratorBasedBuilder):
+    """Pairs of texts as WMT's; one has nothing on one side."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="de-en"),)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(features=tfds.features.Translation(languages=("de", "en")))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(10), "test": self._generate_examples(4)}
+
+    def _generate_examples(self, count: int):
+        for i in range(count):
+            yield i, {"de": f"Häuser {i}" if i != 5 or count < 10 else "", "en": f"houses {i}"}

@@ -1,0 +1,187 @@
+"""Damaged checkpoints and writes that fail: the newest good one is used, nothing is deleted, the bits are the same."""
+
+import json
+import shutil
+
+import pytest
+
+import bigjax
+from bigjax.errors import SaveError, UserError
+from bigjax.training.checkpoint import newest_weights, saved_steps
+from bigjax.training.workdir import Workdir
+
+CONFIG = {
+    "model": {"name": "cnn", "channels": (4, 8), "hidden": 16},
+    "task": {"name": "image_classification"},
+    "data": {"name": "digits", "flip": True},
+    "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9},
+    "train": {
+        "steps": 9,
+        "batch_size": 16,
+        "log_every": 2,
+        "eval_every": 6,
+        "checkpoint_every": 3,
+        "keep_checkpoints": 3,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory):
+    """A run that nothing happened to."""
+    return bigjax.train(CONFIG, workdir=tmp_path_factory.mktemp("twin") / "run", quiet=True)
+
+
+@pytest.fixture
+def stopped(twin, tmp_path):
+    """A copy of it that has its three checkpoints, and is to go on from the last."""
+    shutil.copytree(twin.workdir, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    return tmp_path / "run"
+
+
+def largest(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def flip(folder):
+    file = largest(folder)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+def truncate(folder):
+    file = largest(folder)
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def zero(folder):
+    file = largest(folder)
+    content = bytearray(file.read_bytes())
+    content[: min(4096, len(content))] = bytes(min(4096, len(content)))
+    file.write_bytes(content)
+
+
+DAMAGE = {
+    "a flipped bit": flip,
+    "a truncated file": truncate,
+    "a zeroed page": zero,
+    "a file that is gone": lambda folder: largest(folder).unlink(),
+    "no arrays": lambda folder: shutil.rmtree(folder / "state"),
+    "metadata cut off": lambda folder: (folder / "_CHECKPOINT_METADATA").write_text("{"),
+    "no metadata": lambda folder: (folder / "_CHECKPOINT_METADATA").unlink(),
+    "never finished": lambda folder: (folder / "commit_success.txt").unlink(),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_the_one_before_a_damaged_checkpoint_is_used(kind, twin, stopped, capsys):
+    DAMAGE[kind](stopped / "checkpoints" / "9")
+    run = bigjax.train(CONFIG, workdir=stopped)
+    out = capsys.readouterr().out
+    assert "resuming at step 6 of 9" in out and "checkpoint 9 was set aside" in out
+    assert [path.name for path in (stopped / "damaged").iterdir()] == ["9-0"]
+    assert run.result["params_sha256"] == twin.result["params_sha256"]
+    assert saved_steps(stopped / "checkpoints") == [3, 6, 9]
+
+
+def test_stray_folders_are_no_checkpoints(twin, stopped):
+    shutil.rmtree(stopped / "checkpoints" / "9")
+    for name in ("7", "99"):
+        (stopped / "checkpoints" / name).mkdir()
+    (stopped / "checkpoints" / "99" / "junk").write_text("?")
+    (stopped / "checkpoints" / "notes").mkdir()
+    (stopped / "checkpoints" / "8").write_text("a file")
+    run = bigjax.train(CONFIG, workdir=stopped, quiet=True)
+    assert run.result["params_sha256"] == twin.result["params_sha256"]
+    assert sorted(path.name for path in (stopped / "damaged").iterdir()) == ["7-0", "8-0", "99-0"]
+    assert saved_steps(stopped / "checkpoints") == [3, 6, 9]
+
+
+def test_only_a_run_without_a_good_checkpoint_stops(stopped):
+    for step in (3, 6, 9):
+        flip(stopped / "checkpoints" / str(step))
+    with pytest.raises(UserError, match=r"No checkpoint in .* can be read: .*Nothing was deleted"):
+        bigjax.train(CONFIG, workdir=stopped, quiet=True)
+    assert len(list((stopped / "damaged").iterdir())) == 3
+
+
+def test_a_reader_uses_an_older_one_and_moves_nothing(stopped):
+    flip(stopped / "checkpoints" / "9")
+    with pytest.warns(UserWarning, match="Checkpoint 9 in .* is damaged: array .* An older checkpoint is used"):
+        newest_weights(stopped)
+    assert saved_steps(stopped / "checkpoints") == [3, 6, 9] and not (stopped / "damaged").exists()
+    for step in (3, 6):
+        flip(stopped / "checkpoints" / str(step))
+    with pytest.raises(UserError, match="Checkpoint 3 in"), pytest.warns(UserWarning):
+        newest_weights(stopped)
+
+
+def test_a_reader_leaves_a_write_that_is_under_way_alone(stopped):
+    half = stopped / "checkpoints" / "12.orbax-checkpoint-tmp"
+    half.mkdir()
+    bigjax.load(stopped).model  # noqa: B018
+    assert half.exists()
+
+
+def failing(message, times):
+    """An Orbax save that fails the first `times`."""
+    from orbax.checkpoint import v1 as ocp
+
+    real, calls = ocp.training.Checkpointer.save_async, []
+
+    def save_async(self, *args, **kwargs):
+        calls.append(args[0])
+        if len(calls) <= times:
+            raise OSError(28, message)
+        return real(self, *args, **kwargs)
+
+    return save_async
+
+
+def test_training_goes_on_where_a_write_fails_or_stops_where_asked(twin, tmp_path, monkeypatch, capsys):
+    from orbax.checkpoint import v1 as ocp
+
+    monkeypatch.setattr(ocp.training.Checkpointer, "save_async", failing("No space left on device", 2))
+    run = bigjax.train(CONFIG, workdir=tmp_path / "on")
+    assert run.result["params_sha256"] == twin.result["params_sha256"]
+    out = capsys.readouterr().out
+    for step in (3, 6):
+        assert f"Checkpoint {step} could not be written ([Errno 28] No space left on device); the older ones" in out
+    assert saved_steps(tmp_path / "on" / "checkpoints") == [9]
+    monkeypatch.setattr(ocp.training.Checkpointer, "save_async", failing("No space left on device", 1))
+    stop = CONFIG | {"train": CONFIG["train"] | {"on_save_error": "stop"}}
+    with pytest.raises(SaveError, match="Checkpoint 3 could not be written"):
+        bigjax.train(stop, workdir=tmp_path / "stop", quiet=True)
+    assert not (tmp_path / "stop" / "result.json").exists()
+
+
+def test_a_line_of_figures_is_whole_or_not_there(tmp_path, monkeypatch):
+    folder = Workdir(tmp_path)
+    folder.append({"step": 1})
+    real = json.dumps
+
+    class Full(str):
+        def __add__(self, other):
+            with folder.metrics.open("a") as file:
+                file.write('{"st')
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(json, "dumps", lambda row: Full(real(row)))
+    with pytest.raises(SaveError, match=r"metrics\.jsonl could not be written: No space left on device"):
+        folder.append({"step": 2})
+    monkeypatch.undo()
+    folder.append({"step": 3})
+    assert folder.rows() == [{"step": 1}, {"step": 3}]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    one, two = Workdir(tmp_path / "run"), Workdir(tmp_path / "run")
+    with one.locked(), pytest.raises(UserError, match="Another process trains in"), two.locked():
+        pass
+    with two.locked():  # the lock is gone with its owner, and leaves nothing behind
+        assert list((tmp_path / "run").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"), Workdir(tmp_path / "file").locked():
+        pass

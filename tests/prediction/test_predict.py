@@ -1,0 +1,144 @@
+"""What `bigjax predict` takes for an input, and how it prints answers."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bigjax
+from bigjax.cli import main
+from bigjax.errors import UserError
+from bigjax.prediction.predict import inputs, readable
+from bigjax.prediction.predictor import Predictor
+
+
+class Texts(Predictor):
+    fields = ("text", "context")
+
+
+class Images(Predictor):
+    fields = ("image",)
+    suffixes = (".png", ".jpg")
+
+
+TEXTS, IMAGES = Texts(None), Images(None)
+CONTEXT = {"context": "c"}
+
+
+def test_a_text_is_itself():
+    long = "A sentence of many words. " * 20
+    for text in ("Who?", long, "two\nlines", "~nobody knows", "what is in notes.txt", "a\0b"):
+        assert inputs(TEXTS, text, CONTEXT) == [{"text": text, "context": "c"}]
+
+
+def test_a_file_and_a_folder_of_texts(tmp_path):
+    (tmp_path / "b.txt").write_text("\ufeffsecond\n")
+    (tmp_path / "a.TXT").write_text(" first\n")
+    (tmp_path / ".hidden.txt").write_text("no")
+    (tmp_path / "other.md").write_text("no")
+    assert inputs(TEXTS, str(tmp_path / "b.txt"), CONTEXT) == [{"text": "second", "context": "c"}]
+    assert [example["text"] for example in inputs(TEXTS, str(tmp_path), CONTEXT)] == ["first", "second"]
+
+
+def test_a_jsonl_of_texts(tmp_path):
+    file = tmp_path / "a.jsonl"
+    lines = [{"context": "own", "text": "one\u2028line", "id": 3}, {"text": "other"}]
+    file.write_text("\n" + "\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
+    found = inputs(TEXTS, str(file), CONTEXT)
+    assert found == [{"text": "one\u2028line", "context": "own"}, {"text": "other", "context": "c"}]
+    assert [list(example) for example in found] == [["text", "context"]] * 2
+
+
+def test_files_of_images(tmp_path):
+    for name in ("b.png", "a.jpg", "c.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert inputs(IMAGES, str(tmp_path), {}) == [{"image": str(tmp_path / name)} for name in ("a.jpg", "b.png")]
+    (tmp_path / "list.jsonl").write_text('{"image": "b.png"}\n')
+    assert inputs(IMAGES, str(tmp_path / "list.jsonl"), {}) == [{"image": str(tmp_path / "b.png")}]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "a.jsonl' is empty"),
+        (b"\n\n", "a.jsonl' is empty"),
+        (b'{"text": "a"}\n{"text": \n', "a.jsonl' line 2 is no JSON: "),
+        (b'\n\n["text"]\n', "a.jsonl' line 3 must be an object with texts: text, context"),
+        (b'{"text": 3}\n', "a.jsonl' line 1 must be an object with texts: text, context"),
+        (b'{"sentence": "a"}\n', "a.jsonl' line 1 must be an object with texts: text, context"),
+        (b'{"text": "a"}\n{"text": " "}\n', "a.jsonl' line 2 has no text"),
+        (b'{"context": "a"}\n', "a.jsonl' line 1 has no text"),
+        (b'{"text": "\xff"}\n', "a.jsonl' cannot be read as UTF-8 text"),
+    ],
+)
+def test_what_is_wrong_with_a_jsonl_is_named(tmp_path, content, sentence):
+    (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=sentence):
+        inputs(TEXTS, str(tmp_path / "a.jsonl"), CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("predictor", "source", "options", "sentence"),
+    [
+        (TEXTS, "a", {}, r"An input has no context \(--context\)"),
+        (TEXTS, " ", CONTEXT, "An input has no text"),
+        (TEXTS, "a", {"passage": "b"}, "This task has no 'passage'; an input has text, context"),
+        (IMAGES, "a.png", CONTEXT, "This task has no 'context'; an input has image"),
+        (IMAGES, "a.png", {}, r"There is no file 'a.png' that ends in .png, .jpg or .jsonl, and no folder"),
+        (TEXTS, "missing.jsonl", CONTEXT, r"There is no file 'missing.jsonl' that ends in .txt or .jsonl"),
+        (TEXTS, "texts/missing.txt", CONTEXT, r"There is no file 'texts/missing.txt'"),
+    ],
+)
+def test_what_cannot_be_an_input_is_named(predictor, source, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        inputs(predictor, source, options)
+
+
+def test_files_with_nothing_to_read(tmp_path):
+    with pytest.raises(UserError, match=r"has no files that end in .txt"):
+        inputs(TEXTS, str(tmp_path), CONTEXT)
+    (tmp_path / "a.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"a.txt' has no text"):
+        inputs(TEXTS, str(tmp_path / "a.txt"), CONTEXT)
+    (tmp_path / "a.txt").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"a.txt' cannot be read as UTF-8 text"):
+        inputs(TEXTS, str(tmp_path), CONTEXT)
+
+
+def test_an_answer_for_a_person():
+    answer = {"answer": "cat", "probability": 0.75, "score": 1.5, "alternatives": [{"answer": "", "probability": 0.25}]}
+    shown = readable({"image": "x" * 70}, answer).splitlines()
+    assert shown == ["x" * 57 + "...: cat (75.0%)", "    (no answer) (25.0%)", "    score: 1.5"]
+    assert readable({"text": "a  b\nc"}, {"answer": "tab\t"}) == r"a b c: 'tab\t'"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = {
+        "model": {"name": "cnn"},
+        "task": {"name": "image_classification"},
+        "data": {"name": "digits"},
+        "optimizer": {"name": "sgd", "learning_rate": 0.01},
+        "train": {"steps": 1, "batch_size": 8},
+    }
+    return bigjax.train(config, workdir=tmp_path_factory.mktemp("run") / "digits", quiet=True)
+
+
+def test_the_command_answers_for_people_and_machines(run, tmp_path, capsys):
+    height, width, _ = run.info["image_shape"]
+    for number in range(2):
+        Image.fromarray(np.full((height, width), 40 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    assert main(["predict", str(tmp_path), f"--workdir={run.workdir}"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(" ".join(str(tmp_path / "0.png").split())[:57]) and printed.count("%)") == 10
+    assert main(["predict", str(tmp_path), f"--workdir={run.workdir}", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["image"] for line in lines] == [str(tmp_path / f"{number}.png") for number in range(2)]
+    for line in lines:
+        assert line["answer"] in run.info["class_names"] and 0 < line["probability"] <= 1
+        assert len(line["alternatives"]) == 4
+    assert main(["predict", str(tmp_path), f"--workdir={run.workdir}", "--context=x"]) != 0
+    assert "This task has no 'context'; an input has image" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "2.png"), f"--workdir={run.workdir}"]) != 0
+    assert "There is no file" in capsys.readouterr().err
