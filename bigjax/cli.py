@@ -83,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     command = verb("prepare", prepare, "download a TFDS data set and write it as ArrayRecord", data)
     command.add_argument("dataset", metavar="NAME", help="its TFDS name, as cifar10 or glue/sst2")
     command.add_argument("--data-dir", help="where to (default: TFDS's own folder)")
+    command.add_argument("--manual-dir", help="where the files lie that had to be downloaded by hand")
     verb("doctor", doctor, "print versions and devices, and check that they compute")
     return top
 
@@ -207,7 +208,7 @@ def prepare(arguments: argparse.Namespace, overrides: dict[str, object]) -> None
     """`bigjax data prepare`."""
     from bigjax.data.prepare import prepare
 
-    print(prepare(arguments.dataset, arguments.data_dir))
+    print(prepare(arguments.dataset, arguments.data_dir, arguments.manual_dir))
 
 
 def doctor(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:

@@ -1,20 +1,34 @@
 """Encoded images (JPEG, PNG, ...) to pixels of one shape: all at the start, or each time they are asked for."""
 
+import hashlib
 import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from bigjax.data.dataset import Dataset, sha256
-from bigjax.data.images import Augment, Reader, image_dataset
+from bigjax.data.dataset import Dataset
+from bigjax.data.images import Augment, Source, image_dataset, in_memory
+from bigjax.data.records import BadRecords, OnError
 from bigjax.errors import UserError
 
 CHUNK = 64  # images that a thread decodes at a time
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+class BadImage(UserError):
+    """An image that cannot be used."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} is {problem}.")
+        self.name, self.problem = name, problem
 
 
 @dataclass(frozen=True)
@@ -22,16 +36,23 @@ class Encoded:
     """The images of one split as they are stored.
 
     Attributes:
-      fetch: gives the encoded images of some examples; called from several threads.
+      fetch: gives the encoded images and the labels of some examples; called from several threads.
       name: says in an error which image an example is.
-      labels: integers [N].
+      count: how many there are.
       content: a sha256 that stands for the content where the pixels are not all read at the start.
     """
 
-    fetch: Callable[[Sequence[int]], Sequence[bytes]]
+    fetch: Callable[[Sequence[int]], tuple[Sequence[bytes], Sequence[int]]]
     name: Callable[[int], str]
-    labels: np.ndarray
+    count: int
     content: str
+
+    def only(self, examples: np.ndarray) -> "Encoded":
+        """The split of these examples alone, int64 [n]."""
+        content = hashlib.sha256(f"{self.content} {examples.tolist()}".encode()).hexdigest()
+        return Encoded(
+            lambda some: self.fetch(examples[some].tolist()), lambda i: self.name(examples[i]), len(examples), content
+        )
 
 
 @dataclass(frozen=True)
@@ -41,100 +62,176 @@ class Format:
     Attributes:
       image_size: the short side is resized to this and the middle square kept; None keeps images as they are.
       grayscale: one channel, else three (RGB).
+      interpolation: the filter of every resizing; as always in Pillow it is wide enough to see all pixels.
     """
 
     image_size: int | None
     grayscale: bool
+    interpolation: Interpolation = "bicubic"
 
     def __post_init__(self) -> None:
         if self.image_size is not None and self.image_size < 1:
             raise UserError(f"config.data.image_size must be positive, not {self.image_size}.")
 
-    def decode(self, data: bytes, name: str) -> np.ndarray:
-        """Pixels uint8 [H, W, C] of one encoded image; raises UserError, with its `name`, where it is damaged.
+    def decode(
+        self, data: bytes, name: str, part: Callable[[int, int], tuple[int, int, int, int]] | None = None, size: int = 0
+    ) -> np.ndarray:
+        """Pixels uint8 [H, W, C] of one encoded image; as in torchvision, transparency and EXIF rotation are ignored.
 
-        As in torchvision's ImageFolder, transparency and the EXIF rotation are ignored.
+        Args:
+          name: for errors.
+          part: gives left, top, right and bottom of what is wanted from the image's height and width; that becomes
+            uint8 [size, size, C], whatever `image_size` is.
+
+        Raises:
+          BadImage: it is damaged.
         """
-        mode = "L" if self.grayscale else "RGB"
+        mode, filter = "L" if self.grayscale else "RGB", Image.Resampling[self.interpolation.upper()]
         try:
             image = Image.open(io.BytesIO(data))
-            if self.image_size:
-                # JPEG alone can decode at a fraction of its size; twice what is wanted leaves the filter its work.
+            width, height = image.size
+            # JPEG alone can decode at a fraction of its size; twice what is wanted leaves the filter its work.
+            if part:
+                left, top, right, bottom = part(height, width)
+                image.draft(mode, (2 * size * width // (right - left), 2 * size * height // (bottom - top)))
+            elif self.image_size:
                 image.draft(mode, (2 * self.image_size, 2 * self.image_size))
             image.load()
         except Exception as error:  # Pillow's decoders raise whatever damaged bytes lead them to
             reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
-            raise UserError(f"{name} is damaged or not an image ({reason}); replace or remove it.") from error
+            raise BadImage(name, f"damaged or not an image ({reason}); replace or remove it") from error
         if image.mode.startswith(("I", "F")):
-            raise UserError(f"{name} has more than 8 bits a channel, which would be cut off; convert it to 8 bits.")
+            raise BadImage(name, "of more than 8 bits a channel, which would be cut off; convert it to 8 bits")
         pixels = image if image.mode == mode else image.convert(mode)
-        if self.image_size:
-            pixels = ImageOps.fit(pixels, (self.image_size, self.image_size), Image.Resampling.BICUBIC)
+        if part:
+            x, y = pixels.width / width, pixels.height / height
+            pixels = pixels.resize((size, size), filter, (left * x, top * y, right * x, bottom * y))
+        elif self.image_size:
+            pixels = ImageOps.fit(pixels, (self.image_size, self.image_size), filter)
         return np.asarray(pixels).reshape(pixels.height, pixels.width, -1)
 
 
 def decoded_dataset(
-    splits: Mapping[str, Encoded], class_names: Sequence[str], augment: Augment, form: Format, cache: bool, what: str
+    splits: Mapping[str, Encoded],
+    class_names: Sequence[str],
+    augment: Augment,
+    form: Format,
+    cache: bool,
+    on_error: OnError,
+    what: str,
 ) -> Dataset:
-    """A data set from encoded images. The first training image fixes the shape of all.
+    """A data set from encoded images. The first good training image fixes the shape of all.
 
     Args:
       cache: decodes all images now into one array a split; else each is decoded when a batch needs it.
+      on_error: "skip" leaves out images that cannot be used; without `cache` all are decoded once now to find them.
       what: names the data set in errors.
 
     Raises:
-      UserError: a split is empty, an image is damaged or of another size, labels or the crop do not fit, or the
-        decoded images would fill more than half of the memory.
+      UserError: a split is empty, an image cannot be used or is of another size, labels or the crop do not fit, the
+        decoded images would fill more than half of the memory, or `augment` wants parts of images that are cached.
     """
+    if augment.crop_scale and (cache or not form.image_size):
+        raise UserError(
+            "config.data.crop_scale takes parts of whole images: it needs config.data.cache=False, and "
+            "config.data.image_size for evaluation."
+        )
     for name, split in splits.items():
-        if len(split.labels) == 0:
+        if split.count == 0:
             raise UserError(f"The {name} split of {what} is empty.")
-    train = splits["train"]
-    shape = form.decode(train.fetch([0])[0], train.name(0)).shape
+    shape = first_shape(splits["train"], form, on_error)
     augment.size(shape[0], shape[1])  # a crop that does not fit is told before everything is decoded
     if cache:
-        check_memory(sum(len(split.labels) for split in splits.values()) * int(np.prod(shape)), what)
+        check_memory(sum(split.count for split in splits.values()) * int(np.prod(shape)), what)
     # One pool for all splits. Pillow decodes without holding the interpreter, so threads decode in parallel.
     threads = os.cpu_count() or 1
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    parts: dict[str, tuple[Reader, np.ndarray, str]] = {}
+    bad, sources = BadRecords(on_error), {}
     for name, split in splits.items():
-        read = reader(split, form, shape, pool, threads)
-        if cache:
-            pixels = np.empty((len(split.labels), *shape), np.uint8)
-            for block in blocks(len(pixels), 8 * CHUNK * threads, f"decoding {name}"):
-                pixels[block.start : block.stop] = read(np.arange(block.start, block.stop))
-            parts[name] = (pixels.__getitem__, split.labels, sha256(pixels, split.labels))
-        else:
-            parts[name] = (read, split.labels, split.content)
-    return image_dataset(parts, class_names, augment, what)
+        decoder = Decoder(split, form, augment, shape, pool, threads)
+        if cache or on_error == "skip":
+            pixels, labels = np.empty((split.count if cache else 0, *shape), np.uint8), np.empty(split.count, np.int32)
+            good = np.ones(split.count, bool)
+            for block in blocks(split.count, 8 * CHUNK * threads, f"decoding {name}"):
+                rows = slice(block.start, block.stop)
+                images, labels[rows], errors = decoder.attempt(np.array(block))
+                for row, error in errors:
+                    bad.report(error.name, error.problem)
+                    good[block.start + row] = False
+                if cache:
+                    pixels[rows] = images
+            if not good.any():
+                raise UserError(f"No image of the {name} split of {what} can be used{''.join(bad.notes)}.")
+            if not good.all():
+                pixels, labels = pixels[good] if cache else pixels, labels[good]
+                decoder.split = split = split.only(np.flatnonzero(good))
+        sources[name] = in_memory(pixels, labels) if cache else Source(decoder, split.count, split.content)
+    return image_dataset(sources, class_names, augment, what, bad.notes)
 
 
-def reader(split: Encoded, form: Format, shape: tuple[int, ...], pool: ThreadPoolExecutor, threads: int) -> Reader:
-    """Gives the pixels uint8 [n, *shape] of examples int64 [n], decoded by the `threads` of `pool`."""
+def first_shape(split: Encoded, form: Format, on_error: OnError) -> tuple[int, ...]:
+    """The shape of the first image that can be used."""
+    for example in range(split.count):
+        try:
+            return form.decode(split.fetch([example])[0][0], split.name(example)).shape
+        except BadImage:
+            if on_error == "stop":
+                raise
+    raise UserError(f"None of {split.count} training images can be used, such as {split.name(0)}.")
 
-    def decode(examples: list[int], out: np.ndarray) -> None:
-        for row, (example, data) in enumerate(zip(examples, split.fetch(examples), strict=True)):
-            pixels = form.decode(data, split.name(example))
-            if pixels.shape != shape:
-                raise UserError(
-                    f"{split.name(example)} has {pixels.shape[0]}x{pixels.shape[1]} pixels, but the first training "
-                    f"image {shape[0]}x{shape[1]}; set config.data.image_size to make all the same size."
-                )
-            out[row] = pixels
 
-    def read(examples: np.ndarray) -> np.ndarray:
-        out = np.empty((len(examples), *shape), np.uint8)
-        step = min(CHUNK, len(examples) // threads + 1)  # a small batch is spread over all threads too
-        done = [
-            pool.submit(decode, examples[i : i + step].tolist(), out[i : i + step])
-            for i in range(0, len(examples), step)
-        ]
-        for chunk in done:  # in order, so that of several damaged images the first is told
-            chunk.result()
-        return out
+@dataclass
+class Decoder:
+    """Reads images of one split: what `Source.read` is.
 
-    return read
+    Attributes:
+      shape: what `form` makes of every image.
+      pool: has as many `threads`.
+    """
+
+    split: Encoded
+    form: Format
+    augment: Augment
+    shape: tuple[int, ...]
+    pool: ThreadPoolExecutor
+    threads: int
+
+    def __call__(self, examples: np.ndarray, draws: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels and labels of examples int64 [n]; raises BadImage for the first that cannot be used."""
+        pixels, labels, errors = self.attempt(examples, draws)
+        for _, error in errors:
+            raise error
+        return pixels, labels
+
+    def attempt(
+        self, examples: np.ndarray, draws: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, BadImage]]]:
+        """Pixels and labels of examples int64 [n], and the rows whose image cannot be used with the reason."""
+        shape = self.shape if draws is None else (*self.augment.size(*self.shape[:2]), self.shape[-1])
+        pixels, labels = np.empty((len(examples), *shape), np.uint8), np.empty(len(examples), np.int32)
+
+        def decode(start: int) -> list[tuple[int, BadImage]]:
+            some, errors = examples[start : start + step].tolist(), []
+            encoded, labels[start : start + step] = self.split.fetch(some)
+            for row, (example, data) in enumerate(zip(some, encoded, strict=True), start):
+                part = None if draws is None else partial(self.augment.part, draws[row])
+                try:
+                    image = self.form.decode(data, self.split.name(example), part, shape[0])
+                except BadImage as error:
+                    errors.append((row, error))
+                    continue
+                if image.shape != shape:
+                    raise UserError(
+                        f"{self.split.name(example)} has {image.shape[0]}x{image.shape[1]} pixels, but the first "
+                        f"training image {shape[0]}x{shape[1]}; set config.data.image_size to make all the same size."
+                    )
+                pixels[row] = image
+            return errors
+
+        step = min(CHUNK, len(examples) // self.threads + 1)  # a small batch is spread over all threads too
+        done = [self.pool.submit(decode, start) for start in range(0, len(examples), step)]
+        # In order, so that of several bad images the first is told.
+        return pixels, labels, [error for chunk in done for error in chunk.result()]
 
 
 def blocks(length: int, size: int, doing: str) -> Iterator[range]:

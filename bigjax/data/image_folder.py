@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from bigjax.data.dataset import Dataset
-from bigjax.data.decoding import Encoded, Format, decoded_dataset
+from bigjax.data.decoding import Encoded, Format, Interpolation, decoded_dataset
 from bigjax.data.images import Augment
+from bigjax.data.records import OnError
 from bigjax.errors import UserError, nearest
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -31,19 +32,28 @@ def image_folder(
     flip: bool = False,
     cutout: int = 0,
     holdout: float = 0.1,
+    interpolation: Interpolation = "bicubic",
+    crop_scale: tuple[float, float] | None = None,
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    randaugment_ops: int = 0,
+    randaugment_magnitude: float = 10.0,
+    on_error: OnError = "stop",
 ) -> Dataset:
     """Images in `root/train/<class>/`, `root/validation/<class>/` (or `val`) and `root/test/<class>/`, uint8 [H, W, C].
 
     The classes are the folders of train in sorted order; files come in sorted order; hidden files and other kinds of
     files are passed over. Without a validation folder the share `holdout` of the training images is it: always the
-    same images, whatever config.seed, until files are added or removed.
+    same images, whatever config.seed, until files are added or removed; 0 is no validation.
 
     With `cache` all images are decoded at the start into one array, so that a damaged one is found at once, and the
     fingerprint is over the pixels. Without, they are decoded when a batch needs them, and the fingerprint is over the
     files' paths and sizes: it does not see a file that is exchanged for one of the same size.
 
     Args:
-      image_size: the short side is resized to this and the middle square kept; None: all images have one size.
+      image_size, grayscale, interpolation: see `Format`; without `image_size` all images must have one size.
+      crop, padding, flip, cutout, crop_scale, crop_ratio, randaugment_ops, randaugment_magnitude: see `Augment`.
+      on_error: a damaged image stops the run, with `cache` at the start, without when a batch needs it; "skip" leaves
+        such images out and counts them, for which without `cache` all images are decoded once at the start.
 
     Raises:
       UserError: a folder is missing or not as expected, or an image is damaged or of another size.
@@ -64,11 +74,12 @@ def image_folder(
     empty = set(classes) - {classes[label] for _, label, _ in files["train"]}
     if empty:
         raise UserError(f"The class folder {str(folder / 'train' / min(empty))!r} has no images: {LAYOUT}.")
-    if "validation" not in files:
+    if "validation" not in files and holdout:
         files["train"], files["validation"] = hold_out(files["train"], holdout)
     splits = {split: encoded(folder, part) for split, part in files.items()}
-    augment = Augment(crop, padding, flip, cutout)
-    return decoded_dataset(splits, classes, augment, Format(image_size, grayscale), cache, repr(str(folder)))
+    augment = Augment(crop, padding, flip, cutout, crop_scale, crop_ratio, randaugment_ops, randaugment_magnitude)
+    form = Format(image_size, grayscale, interpolation)
+    return decoded_dataset(splits, classes, augment, form, cache, on_error, repr(str(folder)))
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -104,12 +115,11 @@ def hold_out(files: Files, share: float) -> tuple[Files, Files]:
 def encoded(root: Path, files: Files) -> Encoded:
     """The images `files` below `root`, not yet read."""
 
-    def fetch(examples: Sequence[int]) -> list[bytes]:
-        return [read(f"{root}/{files[i][0]}") for i in examples]
+    def fetch(examples: Sequence[int]) -> tuple[list[bytes], list[int]]:
+        return [read(f"{root}/{files[i][0]}") for i in examples], [files[i][1] for i in examples]
 
     content = hashlib.sha256("\n".join(f"{path} {size}" for path, _, size in files).encode()).hexdigest()
-    labels = np.array([label for _, label, _ in files], np.int32)
-    return Encoded(fetch, lambda i: repr(str(root / files[i][0])), labels, content)
+    return Encoded(fetch, lambda i: repr(str(root / files[i][0])), len(files), content)
 
 
 def read(path: str) -> bytes:

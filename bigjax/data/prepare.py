@@ -6,14 +6,16 @@ import io
 from pathlib import Path
 from typing import Any
 
+from bigjax.data.imagenet import imagenet_splits
 from bigjax.errors import UserError, nearest
 
 
-def prepare(dataset: str, data_dir: str | None = None) -> Path:
+def prepare(dataset: str, data_dir: str | None = None, manual_dir: str | None = None) -> Path:
     """Prepares `dataset` (a TFDS name, `name[/config][:version]`) unless it is there, and prints and returns where.
 
     Args:
       data_dir: where TFDS keeps its data; None is its own default, ~/tensorflow_datasets or TFDS_DATA_DIR.
+      manual_dir: holds files that had to be downloaded by hand; None is downloads/manual below `data_dir`.
 
     Raises:
       UserError: an unknown name, a builder that needs TensorFlow, files that must be downloaded by hand, a download
@@ -34,9 +36,13 @@ def prepare(dataset: str, data_dir: str | None = None) -> Path:
     if path.exists():
         raise UserError(f"{path} is in the way: it holds no complete {name}; remove it and try again.")
     print(f"Preparing {name} in {path}.")
+    options = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    if builder.name == "imagenet2012" and not has_tensorflow():  # its archives need none
+        classes = builder.info.features["label"].names
+        builder._split_generators = lambda dl_manager: imagenet_splits(Path(dl_manager.manual_dir), classes)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # a banner about TensorFlow; progress goes to standard error
-            builder.download_and_prepare(file_format="array_record")
+            builder.download_and_prepare(file_format="array_record", download_config=options)
     except ImportError as error:
         raise UserError(f"{name} cannot be prepared without {missing_module(error)}") from error
     except (OSError, tfds.download.DownloadError) as error:
@@ -74,8 +80,7 @@ def find_builder(dataset: str, data_dir: str | None) -> Any:
         raise UserError(f"{dataset!r} has features that cannot be read without {missing_module(error)}") from error
     except tfds.core.DatasetNotFoundError as error:
         # Without TensorFlow, TFDS does not list the builders whose code needs it.
-        missing = importlib.util.find_spec("tensorflow") is None
-        more = " Some names are known only with TensorFlow: pip install 'bigjax[tf]'." if missing else ""
+        more = "" if has_tensorflow() else " Some names are known only with TensorFlow: pip install 'bigjax[tf]'."
         known = tfds.list_builders(with_community_datasets=False)
         raise UserError(
             f"There is no TFDS data set {dataset!r}; {nearest(dataset.split('/')[0], known)}{more}"
@@ -87,6 +92,11 @@ def find_builder(dataset: str, data_dir: str | None) -> Any:
             if config and config.split(":")[0] not in configs:
                 raise UserError(f"{name!r} has no config {config!r}; {nearest(config, configs)}") from error
         raise UserError(f"{dataset!r} cannot be found by TFDS: {one_line(error)}") from error
+
+
+def has_tensorflow() -> bool:
+    """Whether TensorFlow is installed."""
+    return importlib.util.find_spec("tensorflow") is not None
 
 
 def missing_module(error: BaseException) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from bigjax.data.cached import spooled
-from bigjax.data.dataset import Dataset, sha256
-from bigjax.data.decoding import Encoded, Format, blocks, decoded_dataset
+from bigjax.data.dataset import Dataset
+from bigjax.data.decoding import Encoded, Format, Interpolation, blocks, decoded_dataset
 from bigjax.data.images import Augment
 from bigjax.data.labelled_text import Labelled, labelled_text_dataset
 from bigjax.data.pairs import Pairs, add_pair, pairs_dataset
@@ -41,17 +41,23 @@ def tfds_images(
     padding: int = 0,
     flip: bool = False,
     cutout: int = 0,
+    interpolation: Interpolation = "bicubic",
+    crop_scale: tuple[float, float] | None = None,
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    randaugment_ops: int = 0,
+    randaugment_magnitude: float = 10.0,
+    on_error: OnError = "stop",
 ) -> Dataset:
     """Labelled images as uint8 [H, W, C], with the channels that TFDS says: 1 or 3.
 
     With `cache` all images are decoded at the start into one array, and the fingerprint is over the pixels. Without,
-    they are decoded when a batch needs them, all records are still read once at the start for their labels, and the
-    fingerprint is over the labels and what TFDS knows of the splits: version, shards and sizes.
+    nothing is read before a batch needs it, and the fingerprint is over what TFDS knows of the splits: version, shards
+    and sizes.
 
     Args:
       dataset: a TFDS name, `name[/config][:version]`.
       data_dir: where TFDS keeps its data; None is its own default, ~/tensorflow_datasets or TFDS_DATA_DIR.
-      image_size: the short side is resized to this and the middle square kept; None: all images have one size.
+      on_error, and the others: see `image_folder`.
 
     Raises:
       UserError: an unknown or unprepared data set, an unknown split or feature, or images as in `image_folder`.
@@ -66,15 +72,15 @@ def tfds_images(
     splits = {}
     for name, split in named(train_split, validation_split, test_split).items():
         count, fetch = records(builder, name, split, image_key, label_key)
-        labels = [r[label_key] for block in blocks(count, BLOCK, f"labels of {name}") for r in fetch(block)]
         splits[name] = Encoded(
-            partial(values, fetch, image_key),
+            partial(images_and_labels, fetch, image_key, label_key, split),
             f"Example {{}} of {split!r} of {dataset!r}".format,
-            np.array(labels, np.int64),
-            identity(builder, f"{split} {image_key} {sha256(np.array(labels, np.int64))}"),
+            count,
+            identity(builder, f"{split} {image_key} {label_key}"),
         )
-    augment, form = Augment(crop, padding, flip, cutout), Format(image_size, image.shape[-1] == 1)
-    return decoded_dataset(splits, label.names, augment, form, cache, repr(dataset))
+    augment = Augment(crop, padding, flip, cutout, crop_scale, crop_ratio, randaugment_ops, randaugment_magnitude)
+    form = Format(image_size, image.shape[-1] == 1, interpolation)
+    return decoded_dataset(splits, label.names, augment, form, cache, on_error, repr(dataset))
 
 
 def tfds_text(
@@ -220,6 +226,17 @@ def named(train: str, validation: str | None, test: str | None) -> dict[str, str
 def values(fetch: Fetch, key: str, examples: Sequence[int]) -> list[Any]:
     """One feature of some examples."""
     return [record[key] for record in fetch(examples)]
+
+
+def images_and_labels(
+    fetch: Fetch, image_key: str, label_key: str, split: str, examples: Sequence[int]
+) -> tuple[list[bytes], list[int]]:
+    """The encoded images and the labels of some examples."""
+    found = fetch(examples)
+    labels = [int(record[label_key]) for record in found]
+    if min(labels) < 0:
+        raise UserError(f"Examples of {split!r} have no label, as TFDS keeps them where the labels are not published.")
+    return [record[image_key] for record in found], labels
 
 
 def records(builder: Any, name: str, split: str, *keys: str) -> tuple[int, Fetch]:

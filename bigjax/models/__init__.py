@@ -11,6 +11,7 @@ from bigjax.models.cnn import CNN
 from bigjax.models.conformer import Conformer
 from bigjax.models.encoder_decoder import EncoderDecoder
 from bigjax.models.gpt import GPT
+from bigjax.models.quick_cnn import QuickCNN
 from bigjax.models.resnet import ResNet
 from bigjax.models.rnn import RNN
 from bigjax.models.rnn_classifier import RNNClassifier
@@ -25,6 +26,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "conformer": Conformer,
     "encoder_decoder": EncoderDecoder,
     "gpt": GPT,
+    "quick_cnn": QuickCNN,
     "resnet": ResNet,
     "rnn": RNN,
     "rnn_classifier": RNNClassifier,

@@ -14,6 +14,7 @@ from bigjax.models.pooling import max_pool_3x3
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # by stage
 BOTTLENECK = 50  # from this depth on
+HE = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al. 2015
 
 
 class ResNet(nnx.Module):
@@ -30,6 +31,8 @@ class ResNet(nnx.Module):
       stem: "imagenet" is a 7x7 convolution and a max pool, which quarter height and width; "cifar" is a 3x3
         convolution that keeps them, for images of about 32x32.
       width: channels of the stem; the stages' 3x3 convolutions have 1, 2, 4 and 8 times as many.
+      widths: channels of the stages' 3x3 convolutions; None is 1, 2, 4 and 8 times `width`.
+      blocks: how many blocks each stage has; None is as many as make up `depth`.
       dtype: what is computed in; parameters and BatchNorm's arithmetic are float32.
 
     Raises:
@@ -43,21 +46,27 @@ class ResNet(nnx.Module):
         depth: Literal[18, 34, 50, 101, 152] = 50,
         stem: Literal["imagenet", "cifar"] = "imagenet",
         width: int = 64,
+        widths: tuple[int, ...] | None = None,
+        blocks: tuple[int, ...] | None = None,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         check_choice("depth", depth, BLOCKS)
         check_choice("stem", stem, ("imagenet", "cifar"))
-        check_sizes(num_classes=num_classes, width=width)
+        blocks = blocks or BLOCKS[depth]
+        widths = widths or tuple(width * 2**i for i in range(len(blocks)))
+        check_sizes(num_classes=num_classes, width=width, widths=min(widths), blocks=min(blocks))
+        if len(widths) != len(blocks):
+            raise ValueError(f"widths {widths} and blocks {blocks} must be of equally many stages")
         conv = partial(ConvNorm, dtype=dtype, rngs=rngs)
         self.pools = stem == "imagenet"
         self.stem = conv(image_shape[2], width, 7, 2) if self.pools else conv(image_shape[2], width, 3)
         stages, channels = [], width
-        for i, blocks in enumerate(BLOCKS[depth]):
+        for i, (count, inner) in enumerate(zip(blocks, widths, strict=True)):
             stage = []
-            for j in range(blocks):
-                inner, stride = width * 2**i, 2 if i and not j else 1
+            for j in range(count):
+                stride = 2 if i and not j else 1
                 if depth < BOTTLENECK:
                     convs = [(3, inner, stride), (3, inner, 1)]
                 else:
@@ -74,7 +83,7 @@ class ResNet(nnx.Module):
         return self.head(self.features(x, train=train, rngs=rngs))
 
     def features(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Images [B, H, W, C] to what the head sees, [B, 8 width], or with bottlenecks [B, 32 width]."""
+        """Images [B, H, W, C] to what the head sees, [B, F]: the last of `widths`, or with bottlenecks 4 times that."""
         x = nnx.relu(self.stem(x, train))
         if self.pools:
             x = max_pool_3x3(x, padding=1)
@@ -120,6 +129,7 @@ class ConvNorm(nnx.Module):
         side: int,
         stride: int = 1,
         scale_init: nnx.Initializer = nnx.initializers.ones,
+        kernel_init: nnx.Initializer = HE,
         *,
         dtype: Dtype,
         rngs: nnx.Rngs,
@@ -131,7 +141,7 @@ class ConvNorm(nnx.Module):
             stride,
             padding=side // 2,
             use_bias=False,
-            kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),  # He et al. 2015
+            kernel_init=kernel_init,
             dtype=dtype,
             rngs=rngs,
         )

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bigjax.data.decoding import Format
@@ -25,8 +24,8 @@ class ImagePredictor(Predictor):
     def __call__(self, inputs: Sequence[Mapping[str, str]]) -> list[Answer]:
         images = np.stack([self.read(example["image"]) for example in inputs])
         task = ImageClassification(**arguments(self.run.config["task"]))
-        logits = jax.jit(lambda model, image: model(task.normalise(image)))(self.run.model, images)
-        chances = np.asarray(jax.nn.softmax(logits.astype(jnp.float32)))
+        logits = jax.jit(lambda model, image: task.logits(model, task.normalise(image)))(self.run.model, images)
+        chances = np.asarray(jax.nn.softmax(logits))
         return [ranked(chance, self.run.info["class_names"]) for chance in chances]
 
     def read(self, path: str) -> np.ndarray:
@@ -36,8 +35,8 @@ class ImagePredictor(Predictor):
             encoded = Path(path).expanduser().read_bytes()
         except OSError as error:
             raise UserError(f"{path!r} cannot be read: {error.strerror}.") from error
-        pixels = Format(data.get("image_size"), shape[-1] == 1).decode(encoded, repr(path))
-        pixels = Augment(data.get("crop")).evaluate(pixels[None])[0]
+        form = Format(data.get("image_size"), shape[-1] == 1, data.get("interpolation", "bicubic"))
+        pixels = Augment(data.get("crop")).evaluate(form.decode(encoded, repr(path))[None])[0]
         if pixels.shape != shape:
             raise UserError(
                 f"{path!r} is {pixels.shape[0]}x{pixels.shape[1]}, but the model takes {shape[0]}x{shape[1]}."

@@ -76,7 +76,7 @@ def rules(model: Mapping[str, Any]) -> Sequence[Rule]:
 
 RESNET = Family(
     "ResNetForImageClassification",
-    {"name": "resnet", "stem": "imagenet"},
+    {"name": "resnet", "stem": "imagenet", "widths": None, "blocks": None},
     model,
     config,
     rules,

@@ -148,7 +148,7 @@ VGG = Family(
 )
 RESNET = Family(
     "torchvision.ResNet",
-    {"name": "resnet"},
+    {"name": "resnet", "widths": None, "blocks": None},
     lambda c: model(c, "depth", "stem", "width"),
     lambda s: config(s, "torchvision.ResNet", "depth", "stem", "width"),
     resnet_rules,

@@ -31,6 +31,8 @@ class OptimizerOptions:
       schedule: what follows until the end of the run; "rsqrt" is the Transformer's (Vaswani et al. 2017, section 5.3).
       warmup_steps: optimizer steps.
       final_fraction: what is left of the peak at the end of a cosine or linear schedule.
+      milestones: shares of the run after each of which a "step" schedule goes on with a tenth of the rate; by default
+        after 30, 60 and 80 epochs of 90 (Goyal et al. 2017, section 5.1).
       clip_norm: gradients are scaled down to this global norm.
       weight_decay: the optimizer's own (decoupled, as in AdamW) where it has one, else added to the gradient (L2).
       weight_decay_mask: what decays: "matrices" (arrays of two or more axes), "all", or a regular expression that is
@@ -40,9 +42,10 @@ class OptimizerOptions:
     """
 
     learning_rate: float
-    schedule: Literal["constant", "cosine", "linear", "rsqrt"] = "constant"
+    schedule: Literal["constant", "cosine", "linear", "step", "rsqrt"] = "constant"
     warmup_steps: int = 0
     final_fraction: float = 0.0
+    milestones: tuple[float, ...] = (1 / 3, 2 / 3, 8 / 9)
     clip_norm: float | None = None
     weight_decay: float = 0.0
     weight_decay_mask: str = "matrices"
@@ -54,6 +57,7 @@ class OptimizerOptions:
             "learning_rate": self.learning_rate >= 0,
             "warmup_steps": self.warmup_steps >= 0,
             "final_fraction": 0 <= self.final_fraction <= 1,
+            "milestones": all(0 < share < 1 for share in self.milestones),
             "clip_norm": self.clip_norm is None or self.clip_norm > 0,
             "weight_decay": self.weight_decay >= 0,
             "accumulate_steps": self.accumulate_steps >= 1,
@@ -101,7 +105,7 @@ def optimizer_schema(name: str) -> Schema:
 
 
 def make_schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then constant, or a cosine or line to `final_fraction` at `steps`.
+    """Learning rate by step: linear warm-up, then constant, in tenths, or a cosine or line to `final_fraction`.
 
     "rsqrt" falls as the inverse square root of the step: with a peak of (d_model * warmup_steps) ** -0.5 it is the
     Transformer paper's formula.
@@ -115,6 +119,9 @@ def make_schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
         "constant": lambda: optax.constant_schedule(peak),
         "cosine": lambda: optax.cosine_decay_schedule(peak, steps - warmup, options.final_fraction),
         "linear": lambda: optax.linear_schedule(peak, peak * options.final_fraction, steps - warmup),
+        "step": lambda: optax.piecewise_constant_schedule(
+            peak, {round(share * steps) - warmup: 0.1 for share in options.milestones}
+        ),
         "rsqrt": lambda: lambda count: peak * jnp.sqrt(warmup / (count + warmup + 1)),
     }[options.schedule]()
     if not warmup:

@@ -80,6 +80,10 @@ def test_the_holdout_is_fixed(root: Path) -> None:
     assert [path for path, _, _ in validation][:2] == ["train/cat/2.png", "train/dog/0.jpg"]
     with pytest.raises(UserError, match=r"config.data.holdout must be between 0 and 1, not 1"):
         image_folder(str(root), holdout=1.0)
+    assert {name: len(split) for name, split in image_folder(str(root), holdout=0.0).splits.items()} == {
+        "train": 30,
+        "test": 3,
+    }
 
 
 @pytest.mark.parametrize("name", ["validation", "val"])
@@ -160,9 +164,9 @@ def deep(root: Path) -> None:
         (unknown_class, r"'.*/test/dogs' is no class of the train folder; did you mean 'dog'\?"),
         (empty_split, r"The validation split of '.*' is empty"),
         (odd_size, r"'.*owl/odd.png' has 9x12 pixels, but .* 12x12; set config.data.image_size"),
-        (truncated, r"'.*dog/cut.jpg' is damaged or not an image \(.*runcated.*\); replace or remove it"),
-        (no_image, r"'.*dog/text.png' is damaged or not an image \(no known format\)"),
-        (deep, r"'.*owl/deep.png' has more than 8 bits a channel"),
+        (truncated, r"'.*dog/cut.jpg': damaged or not an image \(.*runcated.*\); replace or remove it"),
+        (no_image, r"'.*dog/text.png': damaged or not an image \(no known format\)"),
+        (deep, r"'.*owl/deep.png': of more than 8 bits a channel"),
     ],
 )
 def test_what_is_wrong_is_named(root: Path, harm, sentence: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from bigjax.data.dataset import random
 from bigjax.data.digits import digits
-from bigjax.data.images import Augment, image_dataset
+from bigjax.data.images import Augment, image_dataset, in_memory
 from bigjax.errors import UserError
 
 
@@ -79,7 +79,7 @@ def test_augmenting_leaves_the_source_alone():
 
 def test_steps_and_seeds_are_augmented_differently():
     pixels = noise(1)
-    data = image_dataset({"train": (pixels.__getitem__, np.array([0]), "x")}, ["a"], Augment(crop=4), "one image")
+    data = image_dataset({"train": in_memory(pixels, np.array([0]))}, ["a"], Augment(crop=4), "one image")
     batches = [
         data.splits["train"].train_batch(seed, step, 6, slice(0, 6))["image"].tobytes()
         for seed in (0, 1)
@@ -95,8 +95,7 @@ def test_evaluation_takes_the_middle():
 
 
 def make(labels=(0, 1, 2), augment=None, **splits):
-    read = noise(len(labels)).__getitem__
-    splits = {"train": (read, np.array(labels), "x")} | splits
+    splits = {"train": in_memory(noise(len(labels)), np.array(labels))} | splits
     return image_dataset(splits, ["a", "b", "c"], augment or Augment(), "noise")
 
 
@@ -113,9 +112,7 @@ def test_data_set_says_what_models_need():
 
 def test_labels_go_with_their_images():
     pixels = np.broadcast_to(np.arange(30, dtype=np.uint8)[:, None, None, None], (30, 2, 2, 1))
-    split = image_dataset(
-        {"train": (pixels.__getitem__, np.arange(30), "x")}, list(map(str, range(30))), Augment(), "n"
-    )
+    split = image_dataset({"train": in_memory(pixels, np.arange(30))}, list(map(str, range(30))), Augment(), "n")
     for step in range(5):
         batch = split.splits["train"].train_batch(1, step, 8, slice(0, 8))
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
@@ -126,7 +123,7 @@ def test_labels_go_with_their_images():
 
 def test_data_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="test split of noise is empty"):
-        make(test=(noise(1).__getitem__, np.array([]), "x"))
+        make(test=in_memory(noise(1), np.array([])))
     with pytest.raises(UserError, match="Example 1 of the train split of noise has label 3"):
         make(labels=(0, 3, 1))
     with pytest.raises(UserError, match="label -1"):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ without_tensorflow = pytest.mark.skipif(
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where the tiny data sets are prepared."""
     folder = str(tmp_path_factory.mktemp("tfds"))
-    for name in ("tiny_images", "tiny_mixed_sizes", "tiny_texts"):
+    for name in ("tiny_images", "tiny_mixed_sizes", "tiny_bad_images", "tiny_texts"):
         prepare(name, folder)
     return folder
 
@@ -107,6 +108,31 @@ def test_what_is_wrong_is_named(data_dir: str, options: dict[str, object], sente
 
 def test_images_of_many_sizes_are_resized(data_dir: str) -> None:
     assert tfds_images("tiny_mixed_sizes", data_dir=data_dir, image_size=6).info["image_shape"] == (6, 6, 3)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_bad_images_are_skipped_counted_and_told(data_dir: str, cache: bool) -> None:
+    data = tfds_images("tiny_bad_images", data_dir=data_dir, cache=cache, on_error="skip")
+    assert len(data.splits["train"]) == 19
+    assert re.match(r"skipped 1 bad record: Example \d+ of 'train' of 'tiny_bad_images': damaged", data.notes[0])
+    shades = data.splits["train"].eval_batch(0, 19, ALL)["image"][:, 0, 0, 0]
+    assert sorted(shades.tolist()) == sorted(i * 31 % 256 for i in range(20) if i != 3)
+    with pytest.raises(UserError, match=r"Example \d+ of 'train' of 'tiny_bad_images'(:| is) damaged"):
+        tfds_images("tiny_bad_images", data_dir=data_dir, cache=cache).splits["train"].eval_batch(0, 20, ALL)
+
+
+def test_labels_that_are_not_published(data_dir: str) -> None:
+    with pytest.raises(UserError, match="Examples of 'secret' have no label"):
+        tfds_images("tiny_bad_images", "secret", data_dir=data_dir)
+
+
+def test_random_parts_are_the_same_for_any_share_of_the_rows(data_dir: str) -> None:
+    options = {"cache": False, "image_size": 8, "crop": 6, "crop_scale": (0.3, 1.0), "flip": True}
+    split = tfds_images("tiny_mixed_sizes", data_dir=data_dir, **options).splits["train"]
+    whole = split.train_batch(7, 3, 8, ALL)
+    parts = [split.train_batch(7, 3, 8, rows) for rows in (slice(0, 2), slice(2, 8))]
+    for key, value in whole.items():
+        np.testing.assert_array_equal(value, np.concatenate([part[key] for part in parts]))
 
 
 def test_texts_that_are_none(data_dir: str) -> None:

@@ -96,6 +96,8 @@ def test_bfloat16_keeps_parameters_and_statistics_in_float32():
     [
         ({"depth": 20}, "depth must be one of 18, 34, 50, 101, 152, not 20"),
         ({"stem": "mnist"}, "stem must be one of imagenet, cifar, not mnist"),
+        ({"widths": (8, 8)}, "widths .8, 8. and blocks .2, 2, 2, 2. must be of equally many stages"),
+        ({"blocks": (1, 0)}, "blocks must be positive, not 0"),
         ({"width": 0}, "width must be positive, not 0"),
         ({"num_classes": 0}, "num_classes must be positive, not 0"),
     ],
@@ -139,3 +141,12 @@ print(np.abs(one[0].statistics["stem"]["norm"]["mean"]).max())
 @pytest.mark.slow
 def test_statistics_are_the_global_batchs_on_eight_devices():
     assert float(run_python(EIGHT, devices=8, JAX_DISABLE_MOST_OPTIMIZATIONS="1")) > 1e-2
+
+
+def test_stages_of_any_number_width_and_length():
+    def abstract(**kwargs):
+        model = nnx.eval_shape(lambda: ResNet(5, (8, 8, 3), 18, "cifar", 4, **kwargs, rngs=nnx.Rngs(0)))
+        return [[(b.convs[0].conv.in_features, b.convs[1].conv.out_features) for b in stage] for stage in model.stages]
+
+    assert abstract(widths=(8, 12, 20), blocks=(1, 2, 1)) == [[(4, 8)], [(8, 12), (12, 12)], [(12, 20)]]
+    assert abstract(widths=(4, 8, 16, 32), blocks=(2, 2, 2, 2)) == abstract()

@@ -22,6 +22,13 @@ class Stub:
         return image.mean((1, 2, 3))[:, None] * self.slope + self.offset
 
 
+class Corner:
+    """Looks at the upper left pixel alone."""
+
+    def __call__(self, image, train=False, rngs=None):
+        return image[:, 0, 0] * jnp.array([1.0, -1.0, 0.0])
+
+
 class Head(nnx.Module):
     """Always class 1 of 3."""
 
@@ -137,8 +144,68 @@ def test_mixup_share_follows_the_beta_distribution():
     assert found.var() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), abs=0.01)  # of Beta(a, a)
 
 
+def test_cutmix_pastes_a_rectangle_and_mixes_labels_by_its_area():
+    task = ImageClassification(mean=(0.0,), std=(1.0,), cutmix=1.0)
+    model, sides = Stub([1.0, -2.0, 0.5]), []
+    image = jnp.broadcast_to(jnp.array([0, 51, 255])[:, None, None, None], (3, 12, 8, 1)).astype(jnp.uint8)
+    data = batch([0, 1, 2]) | {"image": image}
+    for seed in range(40):
+        found = losses(task, model, data, train=True, key=jax.random.key(seed))
+        mixed = np.asarray(model.image)
+        pasted = mixed[0, :, :, 0] == 1  # row 0 is black, its partner is white
+        np.testing.assert_array_equal(pasted, pasted.any(1)[:, None] & pasted.any(0))
+        assert all(
+            np.ptp(np.flatnonzero(pasted.any(axis))) + 1 == pasted.any(axis).sum() for axis in (0, 1) if pasted.any()
+        )
+        np.testing.assert_array_equal(mixed[1], image[1] / np.float32(255))
+        share = 1 - pasted.mean()
+        targets = share * np.eye(3) + (1 - share) * np.eye(3)[::-1]
+        logits = mixed.mean((1, 2, 3))[:, None] * np.array([1.0, -2.0, 0.5])
+        expected = sum(cross_entropy(z, t) for z, t in zip(logits, targets, strict=True))
+        assert found["loss"] == pytest.approx(expected, abs=1e-5)
+        sides.append(pasted.shape[0] * pasted.shape[1] * (1 - share))
+    assert min(sides) < 12 and max(sides) > 60
+
+
+def test_cutmix_keeps_the_share_that_beta_says_where_nothing_hangs_over_the_edge():
+    task = ImageClassification(cutmix=1.0)
+
+    def area(key):
+        own, share = task.mixing(64, 64, nnx.Rngs(augment=key))
+        return share, own
+
+    shares, own = jax.jit(jax.vmap(area))(jax.random.split(KEY, 4000))
+    np.testing.assert_allclose(shares, own.mean((1, 2, 3)), atol=1e-6)
+    inner = ~np.asarray(own == 0)[:, [0, -1]].any((1, 2, 3)) & ~np.asarray(own == 0)[:, :, [0, -1]].any((1, 2, 3))
+    assert np.asarray(shares)[inner].min() > 0 and 0.5 < np.asarray(shares).mean() < 0.75
+
+
+def test_mixup_and_cutmix_take_turns():
+    task = ImageClassification(mean=(0.0,), std=(1.0,), mixup=1.0, cutmix=1.0)
+    model, data = Stub([1.0, -2.0]), batch([0, 1], [0, 255])
+    data["image"] = jnp.broadcast_to(data["image"][:, :1, :1], (2, 16, 16, 1))
+    whole = []
+    for seed in range(60):
+        losses(task, model, data, train=True, key=jax.random.key(seed))
+        values = np.unique(np.asarray(model.image)[0])
+        whole.append(len(values) == 1 and 0 < values[0] < 1)
+        assert whole[-1] or set(values) <= {0.0, 1.0}
+    assert 15 < sum(whole) < 45
+
+
+def test_the_mirror_image_counts_as_much():
+    data = batch([0, 1]) | {"image": jnp.arange(32, dtype=jnp.uint8).reshape(2, 4, 4, 1)}
+    model = Corner()
+    plain, mirrored = (ImageClassification(mirror=mirror) for mirror in (False, True))
+    image = plain.normalise(data["image"])
+    expected = (plain.logits(model, image) + plain.logits(model, image[:, :, ::-1])) / 2
+    np.testing.assert_allclose(mirrored.logits(model, image), expected, atol=1e-6)
+    assert losses(mirrored, model, data) != losses(plain, model, data)
+    assert losses(mirrored, model, data, train=True) == losses(plain, model, data, train=True)
+
+
 @pytest.mark.parametrize(
-    "options", [{"label_smoothing": 1.0}, {"label_smoothing": -0.1}, {"mixup": -1.0}, {"std": (0.0,)}]
+    "options", [{"label_smoothing": 1.0}, {"label_smoothing": -0.1}, {"mixup": -1.0}, {"cutmix": -1.0}, {"std": (0.0,)}]
 )
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -82,6 +82,18 @@ def test_schedules_by_closed_form(schedule, warmup):
     assert float(rate(0)) > 0
 
 
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_a_rate_that_falls_by_tenths(warmup):
+    options = OptimizerOptions(0.4, "step", warmup)
+    rate = make_schedule(options, 90)
+    expected = {warmup: 0.4, 29: 0.4, 31: 0.04, 59: 0.04, 61: 0.004, 79: 0.004, 81: 0.0004, 89: 0.0004}
+    for step, value in expected.items():
+        assert float(rate(step)) == pytest.approx(value, rel=1e-5), step
+    assert warmup == 0 or float(rate(0)) == pytest.approx(0.4 / 5)
+    with pytest.raises(ValueError, match="milestones is out of range"):
+        OptimizerOptions(0.4, "step", milestones=(0.5, 1.0))
+
+
 def test_rsqrt_is_the_transformers_schedule():
     """Vaswani et al. 2017, equation 3, whose steps count from 1."""
     d_model, warmup = 512, 40

@@ -49,6 +49,23 @@ class TinyMixedSizes(TinyImages):
     SIZES = ((8, 8), (12, 10))
 
 
+class TinyBadImages(TinyImages):
+    """An image that is none, and a split whose labels nobody knows."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(20), "secret": self._generate_secrets()}
+
+    def _generate_examples(self, count: int):
+        for i, example in super()._generate_examples(count):
+            yield i, example | ({"image": io.BytesIO(b"hello")} if i == 3 else {})
+
+    def _generate_secrets(self):
+        for i, example in super()._generate_examples(4):
+            yield i, example | {"label": -1}
+
+
 class TinyTexts(tfds.core.GeneratorBasedBuilder):
     """Some sentences; half of them end with a newline already."""
 

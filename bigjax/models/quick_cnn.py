@@ -1,0 +1,77 @@
+"""A convolutional network for small images that learns in few epochs."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flax.typing import Dtype
+
+from bigjax.models.checks import check_sizes
+from bigjax.models.pooling import max_pool_2x2
+from bigjax.models.resnet import ConvNorm
+
+
+class QuickCNN(nnx.Module):
+    """A convolution; stages of a convolution, a 2x2 max pool and a convolution; the maximum over all pixels; classes.
+
+    Convolutions are 3x3, each with BatchNorm and relu. After Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single
+    GPU", whose first convolution is of principal components of the training images; here it starts with `cosines`.
+
+    Args:
+      num_classes: classes, K.
+      image_shape: height, width and channels of the images; height and width halve once for each stage.
+      stem: channels of the first convolution.
+      widths: channels of the stages.
+      dtype: what is computed in; parameters and BatchNorm's arithmetic are float32.
+
+    Raises:
+      ValueError: the images are too small, there are fewer cosines than channels, or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_shape: tuple[int, int, int],
+        stem: int = 16,
+        widths: tuple[int, ...] = (24, 96, 192),
+        *,
+        dtype: Dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_sizes(num_classes=num_classes, stem=stem, widths=min(widths, default=0))
+        if min(image_shape[:2]) < 2 ** len(widths):
+            raise ValueError(f"{len(widths)} stages need images of {2 ** len(widths)} pixels, not {image_shape[:2]}")
+        conv = partial(ConvNorm, side=3, dtype=dtype, rngs=rngs)
+        self.stem = conv(image_shape[2], stem, kernel_init=cosines)
+        before = (stem, *widths[:-1])
+        self.first = nnx.List(conv(m, n) for m, n in zip(before, widths, strict=True))
+        self.second = nnx.List(conv(n, n) for n in widths)
+        self.head = nnx.Linear(widths[-1], num_classes, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Images [B, H, W, C] to logits [B, K]."""
+        x = nnx.relu(self.stem(x, train))
+        for first, second in zip(self.first, self.second, strict=True):
+            x = max_pool_2x2(nnx.relu(first(x, train)))
+            x = nnx.relu(second(x, train))
+        return self.head(x.max((1, 2)) / 8)  # maxima of many pixels are large
+
+
+def cosines(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """A kernel [S, S, C, D] of products of cosines over rows, columns and channels, each followed by its negative.
+
+    The lowest frequencies come first. They nearly whiten natural images and need no data. `key` is not used.
+    """
+    side, _, depth, count = shape
+    kernels = {}
+    for y, x, c in np.ndindex(side, side, depth):
+        waves = [np.cos(np.pi * k * (np.arange(n) + 0.5) / n) for k, n in ((y, side), (x, side), (c, depth))]
+        kernel = np.einsum("y,x,c->yxc", *waves)
+        kernels[y + x + 1.5 * (c > 0), c, y, x] = kernel / np.linalg.norm(kernel)  # colours vary less than brightness
+    ordered = [sign * kernels[order] for order in sorted(kernels) for sign in (1, -1)]
+    if count > len(ordered):
+        raise ValueError(f"there are {len(ordered)} cosines for {count} channels")
+    return jnp.asarray(np.stack(ordered[:count], -1), dtype)
