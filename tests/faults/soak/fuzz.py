@@ -1,4 +1,4 @@
-"""Random mutations of configs and of a run's files: each works or is told in one sentence, and nothing is overwritten."""
+"""Random mutations of configs and of a run's files: each works or is told in a sentence; nothing is overwritten."""
 
 import contextlib
 import hashlib
