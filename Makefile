@@ -5,13 +5,16 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 EXTRAS ?= dev
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test soak lint bench clean
 
 demo: $(STAMP)  ## train the default experiment
 	$(BIN)/bigjax train --config=experiments/digits_cnn.py
 
 test: $(STAMP)  ## all tests, slow ones included
 	$(BIN)/python -m pytest
+
+soak: $(STAMP)  ## kills, damage, changing devices and mutations, for about half an hour; prints figures
+	$(BIN)/python -m tests.faults.soak $(SOAK)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
