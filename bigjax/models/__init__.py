@@ -13,6 +13,7 @@ from bigjax.models.encoder_decoder import EncoderDecoder
 from bigjax.models.gpt import GPT
 from bigjax.models.resnet import ResNet
 from bigjax.models.rnn import RNN
+from bigjax.models.speech_lstm import SpeechLSTM
 from bigjax.models.vgg import VGG
 from bigjax.models.vit import ViT
 from bigjax.models.whisper import Whisper
@@ -26,6 +27,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "gpt": GPT,
     "resnet": ResNet,
     "rnn": RNN,
+    "speech_lstm": SpeechLSTM,
     "vgg": VGG,
     "vit": ViT,
     "whisper": Whisper,

@@ -15,7 +15,8 @@ from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "conformer.npz"
-SMALL = {"vocab_size": 9, "num_mels": 10, "d_model": 12, "num_layers": 2, "num_heads": 3, "d_ff": 20, "kernel_size": 5}
+SIZES = {"d_model": 12, "num_layers": 2, "num_heads": 3, "d_ff": 20, "kernel_size": 5}
+SMALL = {"vocab_size": 9, "num_mels": 10, "subsampling": 4} | SIZES
 
 
 @cache
@@ -43,7 +44,7 @@ def test_a_block_is_that_of_wav2vec2_conformer():
 
 
 def test_subsampling_equals_a_float64_reference():
-    model = made(lambda rngs: Subsampling(10, 4, dtype=jnp.float32, rngs=rngs))
+    model = made(lambda rngs: Subsampling(10, 4, 4, dtype=jnp.float32, rngs=rngs))
     p = {name: array.astype(np.float64) for name, array in parameters(model).items()}
     x = speech(1, 7)
     expected = x[0, ..., None].astype(np.float64)
@@ -88,7 +89,7 @@ def test_parameter_count_by_formula():
 def test_sizes_are_about_those_published(sizes, millions):
     """Table 1 of the paper, which counts a decoder of recurrent layers too."""
     d_model, num_layers, num_heads = sizes
-    model = nnx.eval_shape(lambda: Conformer(1000, 80, d_model, num_layers, num_heads, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: Conformer(1000, 80, d_model, num_layers, num_heads, subsampling=4, rngs=nnx.Rngs(0)))
     found = sum(leaf.size for leaf in jax.tree.leaves(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
     assert found == pytest.approx(millions * 1e6, rel=0.15)
 

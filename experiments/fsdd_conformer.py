@@ -1,0 +1,41 @@
+"""A small Conformer spells spoken digits letter by letter: the Free Spoken Digit Dataset, six speakers.
+
+bigjax train --config=experiments/fsdd_conformer.py --config.data.root=path/to/recordings
+bigjax train --config=experiments/fsdd_conformer.py:theo     # this speaker is heard only in the test split
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    return ConfigDict(
+        {
+            "seed": 0,
+            "model": {"name": "conformer", "d_model": 96, "num_layers": 4, "num_heads": 4, "kernel_size": 15},
+            "task": {"name": "speech_recognition"},
+            "data": {
+                "name": "fsdd",
+                "root": "data/fsdd/recordings",
+                "held_out_speaker": arg,
+                "sample_rate": 8000,
+                "num_mels": 40,
+                "subsampling": 2,
+                "speeds": (0.9, 1.0, 1.1),
+                "buckets": 16,
+                "frequency_masks": 2,
+                "frequency_width": 8,
+                "time_masks": 2,
+                "time_width": 10,
+                "time_share": 0.2,
+            },
+            "optimizer": {
+                "name": "adamw",
+                "learning_rate": 2e-3,
+                "schedule": "cosine",
+                "warmup_steps": 150,
+                "weight_decay": 0.01,
+                "clip_norm": 1.0,
+            },
+            "train": {"epochs": 7, "batch_size": 32, "log_every": 50, "eval_every": 300, "checkpoint_every": 300},
+        }
+    )
