@@ -45,8 +45,10 @@ class LogMel:
                 raise UserError(f"config.data.{name} must be positive, not {getattr(self, name)}.")
         if self.hop_samples < 1 or self.window_samples < 2:
             raise UserError(f"config.data.window and hop are less than a sample at {self.sample_rate} Hz.")
-        if self.size < self.window_samples:
-            raise UserError(f"config.data.n_fft is {self.n_fft}, but the window has {self.window_samples} samples.")
+        if self.size < self.window_samples or self.size % 2:
+            raise UserError(
+                f"config.data.n_fft must be even and hold the window's {self.window_samples} samples, not {self.n_fft}."
+            )
         if not 0 <= self.f_min < self.highest <= self.sample_rate / 2:
             raise UserError(
                 f"config.data.f_min and f_max must rise from 0 to at most half of sample_rate, {self.sample_rate / 2:g}"
@@ -102,7 +104,7 @@ class LogMel:
 
     def __call__(self, audio: np.ndarray) -> np.ndarray:
         """Audio float32 [n] in -1..1 to float32 [1 + n // hop, M]."""
-        padded = np.pad(audio, (self.size // 2, self.size - self.size // 2))
+        padded = np.pad(audio, self.size // 2)
         windows = sliding_window_view(padded, self.size)[:: self.hop_samples][: self.frames(len(audio))]
         power = np.abs(np.fft.rfft(windows * self.taper)) ** 2
         return np.log(np.maximum(power.astype(np.float32) @ self.filters, FLOOR))

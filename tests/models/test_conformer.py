@@ -94,16 +94,17 @@ def test_sizes_are_about_those_published(sizes, millions):
     assert found == pytest.approx(millions * 1e6, rel=0.15)
 
 
-@pytest.mark.parametrize("garbage", [1e6, np.nan])
-def test_padding_changes_nothing(garbage):
-    x = speech()
+@pytest.mark.parametrize(("garbage", "subsampling"), [(1e6, 4), (np.nan, 4), (np.nan, 2)])
+def test_padding_changes_nothing(garbage, subsampling):
+    x, model = speech(), build(subsampling=subsampling)
     padding = np.arange(27) >= LENGTHS[:, None]
-    logits, lengths = apply(build(), x, LENGTHS)
-    np.testing.assert_array_equal(lengths, [7, 4, 2])
-    again, _ = apply(build(), np.where(padding[..., None], np.float32(garbage), x), LENGTHS)
+    logits, lengths = apply(model, x, LENGTHS)
+    np.testing.assert_array_equal(lengths, -(-LENGTHS // subsampling))
+    assert logits.shape[1] == lengths[0]
+    again, _ = apply(model, np.where(padding[..., None], np.float32(garbage), x), LENGTHS)
     np.testing.assert_array_equal(logits, again)
     for i in (1, 2):
-        alone, _ = apply(build(), x[i : i + 1, : LENGTHS[i]], LENGTHS[i : i + 1])
+        alone, _ = apply(model, x[i : i + 1, : LENGTHS[i]], LENGTHS[i : i + 1])
         np.testing.assert_allclose(alone[0], logits[i, : lengths[i]], atol=1e-5)
 
 
@@ -143,6 +144,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32_parameters():
         ({"num_mels": 0}, "num_mels must be positive, not 0"),
         ({"d_model": 9}, "d_model must be even for sines and cosines, not 9"),
         ({"num_heads": 5}, "5 does not divide 12"),
+        ({"subsampling": 8}, "subsampling must be one of 2, 4, not 8"),
         ({"kernel_size": 32}, "kernel_size must be odd"),
         ({"dropout": -0.1}, "dropout must be at least 0"),
     ],
