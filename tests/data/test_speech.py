@@ -288,8 +288,6 @@ def test_the_keys_of_a_source_are_its_own_and_the_shared_ones(name):
 
 @pytest.mark.skipif(not FSDD.is_file(), reason="needs the Free Spoken Digit Dataset")
 def test_real_digits_are_little_padded(tmp_path):
-    import tarfile
-
     with tarfile.open(FSDD) as tar:
         tar.extractall(tmp_path, filter="data")
     root = next(tmp_path.rglob("recordings"))
