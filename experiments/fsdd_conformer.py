@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 "num_mels": 40,
                 "subsampling": 2,
                 "speeds": (0.9, 1.0, 1.1),
-                "buckets": 16,
+                "buckets": 14,
                 "frequency_masks": 2,
                 "frequency_width": 8,
                 "time_masks": 2,

@@ -118,7 +118,7 @@ class SpeechSplit(Examples):
     Attributes:
       utterances: N.
       labels: int32 [l] of each.
-      most_labels: L.
+      most_labels: L, of all splits, so that evaluating any of them is one program for each width.
       training: buckets of the frames at each speed; N x S, the speeds of an utterance one after the other.
       evaluation: buckets of the frames, N.
       sample_rate: of the audio, in Hz.
@@ -212,38 +212,47 @@ def speech_dataset(found: Mapping[str, list[Utterance]], options: SpeechOptions,
     if not headers["train"]:
         raise UserError(f"The train split of {what} is empty.")
     coder = make_labels(options.tokenizer, options.vocab_size, [u.text for u in headers["train"]])
-    splits = {}
+    speeds = {name: options.speeds if name == "train" else (1.0,) for name in headers}
+    labels: dict[str, dict[Utterance, np.ndarray]] = {}
+    lengths: dict[str, np.ndarray] = {}  # in frames, [N, 1 + S], first as it was spoken
     for name, kept in headers.items():
-        speeds = options.speeds if name == "train" else (1.0,)
-        samples = {u: resampled_length(n, theirs, rate) for u, (n, theirs) in kept.items()}
-
         frames = {
-            u: [log_mel.frames(resampled_length(n, rate * speed, rate)) for speed in (1.0, *speeds)]
-            for u, n in samples.items()
+            u: [log_mel.frames(played_length(samples, theirs, rate, speed)) for speed in (1.0, *speeds[name])]
+            for u, (samples, theirs) in kept.items()
         }
         positions = [-(-min(some) // options.subsampling) for some in frames.values()]
-        labels = usable(kept, map(functools.partial(labels_or_problem, coder), kept, positions), bad)
-        if not labels:
+        labels[name] = usable(kept, map(functools.partial(labels_or_problem, coder), kept, positions), bad)
+        if not labels[name]:
             raise UserError(f"The {name} split of {what} is empty.")
-        lengths = np.array([frames[utterance] for utterance in labels])  # [N, 1 + S]
-        splits[name] = SpeechSplit(
-            utterances=tuple(labels),
-            labels=tuple(labels.values()),
-            most_labels=max(map(len, labels.values())),
-            training=Buckets(lengths[:, 1:].ravel(), options.buckets, MULTIPLE),
-            evaluation=Buckets(lengths[:, 0], options.buckets, MULTIPLE),
-            references=Transcripts([utterance.text for utterance in labels], coder.decode),
+        lengths[name] = np.array([frames[utterance] for utterance in labels[name]])
+    among = np.concatenate([some.ravel() for some in lengths.values()])
+    bucket = functools.partial(Buckets, count=options.buckets, multiple=MULTIPLE, among=among)
+    splits = {
+        name: SpeechSplit(
+            utterances=tuple(some),
+            labels=tuple(some.values()),
+            most_labels=max(len(row) for part in labels.values() for row in part.values()),
+            training=bucket(lengths[name][:, 1:].ravel()),
+            evaluation=bucket(lengths[name][:, 0]),
+            references=Transcripts([utterance.text for utterance in some], coder.decode),
             sample_rate=rate,
             log_mel=log_mel,
             augment=augment,
-            speeds=speeds,
+            speeds=speeds[name],
             pool=pool,
-            content=content(labels),
+            content=content(some),
         )
+        for name, some in labels.items()
+    }
     info: dict[str, Any] = {"vocab_size": len(coder), "num_mels": options.num_mels, "subsampling": options.subsampling}
     info |= {"decode": coder.decode, **coder.info}
     notes = [note for note in (resampling(headers, rate),) if note]
     return Dataset(splits, info, coder.files, (*notes, *bad.notes))
+
+
+def played_length(samples: int, rate: int, wanted: int, speed: float) -> int:
+    """Samples at the rate `wanted` of a recording, played at a speed; two steps, for so it is resampled."""
+    return resampled_length(resampled_length(samples, rate, wanted), wanted * speed, wanted)
 
 
 def header_or_problem(utterance: Utterance, sample_rate: int | None) -> tuple[int, int] | str:
