@@ -30,12 +30,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
             },
             "optimizer": {
                 "name": "adamw",
-                "learning_rate": 3e-3,
+                "learning_rate": 5e-3,
                 "schedule": "cosine",
                 "warmup_steps": 150,
                 "weight_decay": 0.01,
                 "clip_norm": 1.0,
             },
-            "train": {"epochs": 7, "batch_size": 32, "log_every": 50, "eval_every": 300, "checkpoint_every": 300},
+            "train": {"epochs": 10, "batch_size": 32, "log_every": 50, "eval_every": 300, "checkpoint_every": 300},
         }
     )

@@ -18,7 +18,7 @@ from bigjax.data.buckets import Buckets
 from bigjax.data.dataset import Batch, Dataset, Examples, random
 from bigjax.data.labels import Kind, Labels, make_labels
 from bigjax.data.records import BadRecords, OnError
-from bigjax.data.speech_features import LogMel, MelScale, SpecAugment, normalised
+from bigjax.data.speech_features import LogMel, SpecAugment, normalised
 from bigjax.errors import UserError
 
 MULTIPLE = 4  # of which the frames of a batch are one
@@ -33,14 +33,14 @@ class Utterance(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SpeechOptions:
+class SpeechOptions(LogMel, SpecAugment):
     """The keys that `config.data` takes for every source of speech, beside the source's own.
 
+    Those of `LogMel` (audio of another sample rate is resampled), of `SpecAugment`, and these:
+
     Attributes:
-      sample_rate: audio of another rate is resampled to it; `LogMel` has this and the seven keys that follow.
       subsampling: frames for each position of the model's output, which are as many as CTC can place labels on.
       speeds: an epoch of training has each utterance at each of these speeds (Ko et al. 2015: 0.9, 1.0, 1.1).
-      frequency_masks, frequency_width, time_masks, time_width, time_share: see `SpecAugment`.
       tokenizer: "characters", those of the training transcripts; or "bpe", which learns `vocab_size` tokens.
       buckets: widths that batches are padded to, at most; each is compiled once.
       check: reads every file at the start, so that a damaged or silent one is found before the first step; without,
@@ -48,21 +48,8 @@ class SpeechOptions:
       on_error: what becomes of bad records: "stop" or "skip".
     """
 
-    sample_rate: int = 16000
-    window: float = 25.0
-    hop: float = 10.0
-    num_mels: int = 80
-    n_fft: int | None = None
-    f_min: float = 20.0
-    f_max: float | None = None
-    mel_scale: MelScale = "htk"
     subsampling: int = 4
     speeds: tuple[float, ...] = (1.0,)
-    frequency_masks: int = 0
-    frequency_width: int = 27
-    time_masks: int = 0
-    time_width: int = 100
-    time_share: float = 1.0
     tokenizer: Kind = "characters"
     vocab_size: int | None = None
     buckets: int = 8
@@ -70,6 +57,8 @@ class SpeechOptions:
     on_error: OnError = "stop"
 
     def __post_init__(self) -> None:
+        LogMel.__post_init__(self)
+        SpecAugment.__post_init__(self)
         if self.subsampling < 1:
             raise UserError(f"config.data.subsampling must be positive, not {self.subsampling}.")
         if self.buckets < 1:
@@ -201,7 +190,7 @@ def speech_dataset(found: Mapping[str, list[Utterance]], options: SpeechOptions,
       what: names the data set in errors.
 
     Raises:
-      UserError: an option does not fit, a split is empty, or `bad` stops at a record: audio that cannot be read or is
+      UserError: a split is empty, or `bad` stops at a record: audio that cannot be read or is
         silent, a transcript that is empty, has a character that training lacks, or is too long for its audio.
     """
     log_mel, augment = part(LogMel, vars(options)), part(SpecAugment, vars(options))
@@ -226,12 +215,13 @@ def speech_dataset(found: Mapping[str, list[Utterance]], options: SpeechOptions,
             raise UserError(f"The {name} split of {what} is empty.")
         lengths[name] = np.array([frames[utterance] for utterance in labels[name]])
     among = np.concatenate([some.ravel() for some in lengths.values()])
+    most_labels = max(len(row) for some in labels.values() for row in some.values())
     bucket = functools.partial(Buckets, count=options.buckets, multiple=MULTIPLE, among=among)
     splits = {
         name: SpeechSplit(
             utterances=tuple(some),
             labels=tuple(some.values()),
-            most_labels=max(len(row) for part in labels.values() for row in part.values()),
+            most_labels=most_labels,
             training=bucket(lengths[name][:, 1:].ravel()),
             evaluation=bucket(lengths[name][:, 0]),
             references=Transcripts([utterance.text for utterance in some], coder.decode),

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from bigjax.data.audio import SUFFIXES, read_audio
 from bigjax.data.labels import labels_of
@@ -32,9 +33,8 @@ class SpeechPredictor(Predictor):
         features = [self.read(example["audio"]) for example in inputs]
         lengths = np.array([len(some) for some in features], np.int32)
         batch = padded(features, -(-int(lengths.max()) // MULTIPLE) * MULTIPLE)
-        logits, lengths = jax.jit(lambda model, *batch: model(*batch))(self.run.model, batch, lengths)
-        log_probs = np.asarray(jax.nn.log_softmax(logits.astype(jnp.float32)))
-        return [self.transcripts(row[:length]) for row, length in zip(log_probs, np.asarray(lengths), strict=True)]
+        log_probs, lengths = jax.device_get(scores(self.run.model, batch, lengths))
+        return [self.transcripts(row[:length]) for row, length in zip(log_probs, lengths, strict=True)]
 
     def read(self, path: str) -> np.ndarray:
         """The features of one file, float32 [T, M], as evaluation has them."""
@@ -52,3 +52,10 @@ class SpeechPredictor(Predictor):
         found.sort(key=lambda one: -one[1])
         answers = [{"answer": coder.decode(labels), "probability": float(np.exp(chance))} for labels, chance in found]
         return {**answers[0], "alternatives": answers[1:5]}
+
+
+@jax.jit
+def scores(model: nnx.Module, features: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log-probabilities of the labels, float32 [B, T, V], and how many positions of each row are real, int32 [B]."""
+    logits, lengths = model(features, lengths)
+    return jax.nn.log_softmax(logits.astype(jnp.float32)), lengths

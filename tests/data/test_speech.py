@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 from sounds import RATE, manifest, record, spoken, words
+from tokenizers import Tokenizer
 
 from bigjax.config import schema
 from bigjax.data import SOURCES
 from bigjax.data.audio import read_audio, resample
+from bigjax.data.labels import labels_of
 from bigjax.data.speech_features import LogMel, normalised
 from bigjax.errors import UserError
 
@@ -189,10 +191,12 @@ def test_fsdd(tmp_path):
 def test_bpe_labels(tmp_path, corpus):
     dataset = load("speech_manifest", **corpus, tokenizer="bpe", vocab_size=264)
     assert dataset.info["vocab_size"] == 264 and "characters" not in dataset.info and "tokenizer.json" in dataset.files
+    again = labels_of(dataset.info, Tokenizer.from_str(dataset.files["tokenizer.json"]))
     batch = dataset.splits["test"].eval_batch(0, 5, ALL)
     for row, example in enumerate(batch["index"]):
         labels = batch["labels"][row, : batch["label_lengths"][row]]
-        assert labels.all() and dataset.info["decode"](labels.tolist()) == words(5)[example]
+        assert labels.all()
+        assert again.decode(labels) == dataset.info["decode"](labels.tolist()) == words(5)[example]
 
 
 def damage(folder):
