@@ -36,6 +36,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 "weight_decay": 0.01,
                 "clip_norm": 1.0,
             },
-            "train": {"epochs": 10, "batch_size": 32, "log_every": 50, "eval_every": 300, "checkpoint_every": 300},
+            "train": {"epochs": 7, "batch_size": 32, "log_every": 50, "eval_every": 300, "checkpoint_every": 300},
         }
     )
