@@ -25,6 +25,7 @@ class SpeechRecognition(Task):
 
     Attributes:
       beams: how many prefixes the beam search of evaluation keeps; 1 takes the best label of each position instead.
+        More than 1 has the distributions at all positions of a split in memory, 4 V bytes each.
     """
 
     beams: int = 1
