@@ -19,6 +19,7 @@ IMAGES = jax.ShapeDtypeStruct((8, 224, 224, 3), jnp.float32)
 TOKENS = jax.ShapeDtypeStruct((8, 128), jnp.int32)
 LENGTHS = jax.ShapeDtypeStruct((8,), jnp.int32)
 MELS = jax.ShapeDtypeStruct((8, 800, 80), jnp.float32)
+CONFORMER = {"name": "conformer", "vocab_size": 29, "num_mels": 80, "subsampling": 4}
 
 WORK: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
     "CNN of the article": ({"name": "cnn", "num_classes": 10, "image_shape": (24, 24, 3)}, ((8, 24, 24, 3),)),
@@ -34,8 +35,8 @@ WORK: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
     "the same, scanned": (PRESETS["gpt2-xl"] | {"scan_layers": True}, (TOKENS,)),
     "ViT-B/16": (PRESETS["vit-b16"], (IMAGES,)),
     "Whisper, tiny": (PRESETS["whisper-tiny"], (MELS, TOKENS)),
-    "Conformer, S": ({"name": "conformer", "vocab_size": 29}, (MELS, LENGTHS)),
-    "the same conformer, scanned": ({"name": "conformer", "vocab_size": 29, "scan_layers": True}, (MELS, LENGTHS)),
+    "Conformer, S": (CONFORMER, (MELS, LENGTHS)),
+    "the same conformer, scanned": (CONFORMER | {"scan_layers": True}, (MELS, LENGTHS)),
 }
 
 

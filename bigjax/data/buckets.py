@@ -21,11 +21,19 @@ class Buckets:
       count: buckets at most.
       multiple: of which their widths are.
       pool: batches that are sorted by length together.
+      among: int [M], what the widths are chosen for where several splits share them; else `lengths`.
     """
 
-    def __init__(self, lengths: np.ndarray, count: int = 8, multiple: int = 8, pool: int = POOL) -> None:
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        count: int = 8,
+        multiple: int = 8,
+        pool: int = POOL,
+        among: np.ndarray | None = None,
+    ) -> None:
         self.lengths = np.asarray(lengths, np.int64)
-        self.widths = bucket_widths(self.lengths, count, multiple)
+        self.widths = bucket_widths(self.lengths if among is None else among, count, multiple)
         self.by_length = np.argsort(self.lengths, kind="stable")
         self.pool_size = pool
         self.pool = lru_cache(maxsize=4)(self.make_pool)

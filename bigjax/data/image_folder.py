@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ LAYOUT = (
     "expected train/<class>/*.jpg (or .jpeg, .png, .bmp, .webp) in it, and if wanted validation/ and test/ likewise"
 )
 
+T = TypeVar("T")
 Files = list[tuple[str, int, int]]  # path below the root, label, bytes
 
 
@@ -103,7 +105,7 @@ def list_images(root: Path, split: str, classes: Sequence[str]) -> Files:
     return files
 
 
-def hold_out(files: Files, share: float) -> tuple[Files, Files]:
+def hold_out(files: Sequence[T], share: float) -> tuple[list[T], list[T]]:
     """What is left to train on, and a `share` for validation that depends on nothing but the number of files."""
     if not 0 < share < 1:
         raise UserError(f"config.data.holdout must be between 0 and 1, not {share}.")

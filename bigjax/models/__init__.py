@@ -15,6 +15,7 @@ from bigjax.models.quick_cnn import QuickCNN
 from bigjax.models.resnet import ResNet
 from bigjax.models.rnn import RNN
 from bigjax.models.rnn_classifier import RNNClassifier
+from bigjax.models.speech_lstm import SpeechLSTM
 from bigjax.models.vgg import VGG
 from bigjax.models.vit import ViT
 from bigjax.models.whisper import Whisper
@@ -30,6 +31,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "resnet": ResNet,
     "rnn": RNN,
     "rnn_classifier": RNNClassifier,
+    "speech_lstm": SpeechLSTM,
     "vgg": VGG,
     "vit": ViT,
     "whisper": Whisper,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
-from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.checks import check_choice, check_dropout, check_sizes
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
 from bigjax.models.stacked import make_layers, through_layers
@@ -33,6 +33,7 @@ class Conformer(nnx.Module):
       kernel_size: frames that the depthwise convolutions see, odd; the paper's 32 has no middle.
       dropout: rate, on what the first block reads, inside the feed-forward modules and on what each module adds.
       scan_layers: the blocks are one stack and compiled once, as in `GPT`.
+      subsampling: frames for each position, S; 4 in the paper, or 2 for short recordings.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -42,7 +43,7 @@ class Conformer(nnx.Module):
     def __init__(
         self,
         vocab_size: int,
-        num_mels: int = 80,
+        num_mels: int,
         d_model: int = 144,
         num_layers: int = 16,
         num_heads: int = 4,
@@ -51,12 +52,14 @@ class Conformer(nnx.Module):
         dropout: float = 0.1,
         scan_layers: bool = False,
         *,
+        subsampling: int,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         check_sizes(vocab_size=vocab_size, num_mels=num_mels, d_model=d_model, num_layers=num_layers)
         check_sizes(num_heads=num_heads, d_ff=d_ff, kernel_size=kernel_size)
         check_dropout(dropout)
+        check_choice("subsampling", subsampling, (2, 4))
         if d_model % 2:
             raise ValueError(f"d_model must be even for sines and cosines, not {d_model}")
         if d_model % num_heads:
@@ -65,7 +68,7 @@ class Conformer(nnx.Module):
             raise ValueError(f"kernel_size must be odd, so that a frame is in its middle, not {kernel_size}")
         d_ff = d_ff or 4 * d_model
         self.frequencies = rotary_frequencies(d_model, 10000.0)
-        self.subsampling = Subsampling(num_mels, d_model, dtype=dtype, rngs=rngs)
+        self.subsampling = Subsampling(num_mels, d_model, subsampling, dtype=dtype, rngs=rngs)
         sizes = (d_model, num_heads, d_ff, kernel_size, dropout)
         self.blocks = make_layers(lambda rngs: Block(*sizes, dtype=dtype, rngs=rngs), num_layers, scan_layers, rngs)
         self.head = nnx.Linear(d_model, vocab_size, dtype=dtype, rngs=rngs)
@@ -74,14 +77,14 @@ class Conformer(nnx.Module):
     def __call__(
         self, features: jax.Array, lengths: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Scores of each label at every fourth frame.
+        """Scores of each label at every S-th frame.
 
         Args:
           features: log-mel spectrograms [B, T, F].
           lengths: int32 [B]; frames from there on are padding, which changes nothing.
 
         Returns:
-          [B, ceil(T / 4), V], and how many positions of each row are real, ceil(lengths / 4), int32 [B].
+          [B, ceil(T / S), V], and how many positions of each row are real, ceil(lengths / S), int32 [B].
         """
         x, lengths = self.subsampling(features, lengths)
         x = self.dropout(x, deterministic=not train, rngs=rngs)
@@ -93,21 +96,25 @@ class Conformer(nnx.Module):
 
 
 class Subsampling(nnx.Module):
-    """Two 3x3 convolutions over time and frequency, each of which halves both, and a projection to the width."""
+    """Two 3x3 convolutions over time and frequency, each of which halves both, and a projection to the width.
 
-    def __init__(self, num_mels: int, d_model: int, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
+    With a `subsampling` of 2 instead of 4 the second leaves time as it is.
+    """
+
+    def __init__(self, num_mels: int, d_model: int, subsampling: int, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
         # Padded alike on both sides: "SAME" pads by the length, so that padding would move the frames.
-        convolution = partial(nnx.Conv, kernel_size=(3, 3), strides=2, padding=1, dtype=dtype, rngs=rngs)
-        self.conv1 = convolution(1, d_model)
-        self.conv2 = convolution(d_model, d_model)
+        convolution = partial(nnx.Conv, kernel_size=(3, 3), padding=1, dtype=dtype, rngs=rngs)
+        self.strides = (2, subsampling // 2)  # over time
+        self.conv1 = convolution(1, d_model, strides=(self.strides[0], 2))
+        self.conv2 = convolution(d_model, d_model, strides=(self.strides[1], 2))
         self.out = nnx.Linear(d_model * math.ceil(num_mels / 4), d_model, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, T, F] and int32 [B] to [B, ceil(T / 4), D] and int32 [B]."""
+        """[B, T, F] and int32 [B] to [B, ceil(T / S), D] and int32 [B]."""
         x = x[..., None]
-        for convolution in (self.conv1, self.conv2):
+        for convolution, stride in zip((self.conv1, self.conv2), self.strides, strict=True):
             x = jnp.where(real(x, lengths)[:, :, None, None], x, 0)  # what a convolution sees beyond the end
-            x, lengths = nnx.relu(convolution(x)), (lengths + 1) // 2
+            x, lengths = nnx.relu(convolution(x)), -(-lengths // stride)
         return self.out(x.reshape(*x.shape[:2], -1)), lengths
 
 

@@ -6,6 +6,7 @@ from bigjax.prediction.masked_language_modelling import FillMaskPredictor
 from bigjax.prediction.predictor import Predictor
 from bigjax.prediction.question_answering import QuestionPredictor
 from bigjax.prediction.sequence_classification import SequencePredictor
+from bigjax.prediction.speech_recognition import SpeechPredictor
 from bigjax.prediction.translation import TranslationPredictor
 
 PREDICTORS: dict[str, type[Predictor]] = {
@@ -15,4 +16,5 @@ PREDICTORS: dict[str, type[Predictor]] = {
     "sequence_classification": SequencePredictor,
     "translation": TranslationPredictor,
     "question_answering": QuestionPredictor,
+    "speech_recognition": SpeechPredictor,
 }

@@ -5,6 +5,7 @@ from bigjax.tasks.language_modelling import LanguageModelling
 from bigjax.tasks.masked_language_modelling import MaskedLanguageModelling
 from bigjax.tasks.question_answering import QuestionAnswering
 from bigjax.tasks.sequence_classification import SequenceClassification
+from bigjax.tasks.speech_recognition import SpeechRecognition
 from bigjax.tasks.task import Task
 from bigjax.tasks.translation import Translation
 
@@ -15,4 +16,5 @@ TASKS: dict[str, type[Task]] = {
     "sequence_classification": SequenceClassification,
     "translation": Translation,
     "question_answering": QuestionAnswering,
+    "speech_recognition": SpeechRecognition,
 }

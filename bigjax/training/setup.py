@@ -30,6 +30,7 @@ from bigjax.training.state import TrainState, Tree, random_key
 from bigjax.training.step import Program, eval_step, train_step
 
 REGISTRIES: Mapping[str, Mapping[str, Callable[..., Any]]] = {"model": MODELS, "task": TASKS, "data": SOURCES}
+EXACT = ("num_mels", "subsampling")  # in a model's arguments more than the data need does, but not in these
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -235,7 +236,7 @@ def complete_model(config: dict[str, Any], task: Task, dataset: Dataset) -> None
         if section.get(key) is None:
             section[key] = offered[key]
         given, needed = section[key], offered[key]
-        if given < needed if isinstance(needed, int) else given != needed:
+        if given < needed if isinstance(needed, int) and key not in EXACT else given != needed:
             raise UserError(f"config.model.{key} is {given}, but the data need {needed}.")
     if missing := [k for k, p in keys.items() if k not in section and p.default is inspect.Parameter.empty]:
         raise UserError(f"config.model.{missing[0]} is missing: the model {name!r} needs it.")

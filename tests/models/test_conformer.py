@@ -15,7 +15,8 @@ from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "conformer.npz"
-SMALL = {"vocab_size": 9, "num_mels": 10, "d_model": 12, "num_layers": 2, "num_heads": 3, "d_ff": 20, "kernel_size": 5}
+SIZES = {"d_model": 12, "num_layers": 2, "num_heads": 3, "d_ff": 20, "kernel_size": 5}
+SMALL = {"vocab_size": 9, "num_mels": 10, "subsampling": 4} | SIZES
 
 
 @cache
@@ -43,7 +44,7 @@ def test_a_block_is_that_of_wav2vec2_conformer():
 
 
 def test_subsampling_equals_a_float64_reference():
-    model = made(lambda rngs: Subsampling(10, 4, dtype=jnp.float32, rngs=rngs))
+    model = made(lambda rngs: Subsampling(10, 4, 4, dtype=jnp.float32, rngs=rngs))
     p = {name: array.astype(np.float64) for name, array in parameters(model).items()}
     x = speech(1, 7)
     expected = x[0, ..., None].astype(np.float64)
@@ -88,21 +89,22 @@ def test_parameter_count_by_formula():
 def test_sizes_are_about_those_published(sizes, millions):
     """Table 1 of the paper, which counts a decoder of recurrent layers too."""
     d_model, num_layers, num_heads = sizes
-    model = nnx.eval_shape(lambda: Conformer(1000, 80, d_model, num_layers, num_heads, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: Conformer(1000, 80, d_model, num_layers, num_heads, subsampling=4, rngs=nnx.Rngs(0)))
     found = sum(leaf.size for leaf in jax.tree.leaves(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
     assert found == pytest.approx(millions * 1e6, rel=0.15)
 
 
-@pytest.mark.parametrize("garbage", [1e6, np.nan])
-def test_padding_changes_nothing(garbage):
-    x = speech()
+@pytest.mark.parametrize(("garbage", "subsampling"), [(1e6, 4), (np.nan, 4), (np.nan, 2)])
+def test_padding_changes_nothing(garbage, subsampling):
+    x, model = speech(), build(subsampling=subsampling)
     padding = np.arange(27) >= LENGTHS[:, None]
-    logits, lengths = apply(build(), x, LENGTHS)
-    np.testing.assert_array_equal(lengths, [7, 4, 2])
-    again, _ = apply(build(), np.where(padding[..., None], np.float32(garbage), x), LENGTHS)
+    logits, lengths = apply(model, x, LENGTHS)
+    np.testing.assert_array_equal(lengths, -(-LENGTHS // subsampling))
+    assert logits.shape[1] == lengths[0]
+    again, _ = apply(model, np.where(padding[..., None], np.float32(garbage), x), LENGTHS)
     np.testing.assert_array_equal(logits, again)
     for i in (1, 2):
-        alone, _ = apply(build(), x[i : i + 1, : LENGTHS[i]], LENGTHS[i : i + 1])
+        alone, _ = apply(model, x[i : i + 1, : LENGTHS[i]], LENGTHS[i : i + 1])
         np.testing.assert_allclose(alone[0], logits[i, : lengths[i]], atol=1e-5)
 
 
@@ -142,6 +144,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32_parameters():
         ({"num_mels": 0}, "num_mels must be positive, not 0"),
         ({"d_model": 9}, "d_model must be even for sines and cosines, not 9"),
         ({"num_heads": 5}, "5 does not divide 12"),
+        ({"subsampling": 8}, "subsampling must be one of 2, 4, not 8"),
         ({"kernel_size": 32}, "kernel_size must be odd"),
         ({"dropout": -0.1}, "dropout must be at least 0"),
     ],

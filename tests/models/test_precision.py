@@ -24,7 +24,7 @@ CASES = {
     "alexnet": ({"num_classes": 5, "image_shape": (64, 64, 3), "hidden": 16}, (IMAGE,)),
     "bert": ({"vocab_size": 11, "head": "masked_lm"} | SIZES, (TOKENS, TOKENS > 0)),
     "cnn": ({"num_classes": 5, "image_shape": (64, 64, 3)}, (IMAGE,)),
-    "conformer": ({"vocab_size": 11, "num_mels": 8} | SIZES, (SPEECH, LENGTHS)),
+    "conformer": ({"vocab_size": 11, "num_mels": 8, "subsampling": 4} | SIZES, (SPEECH, LENGTHS)),
     "encoder_decoder": ({"vocab_size": 11, "d_ff": 32} | SIZES, (TOKENS, TOKENS, TOKENS > 0)),
     "gpt": ({"vocab_size": 11, "context": 8} | SIZES, (TOKENS,)),
     "gpt, llama": ({"vocab_size": 11, "context": 8, "tied": False} | SIZES | LLAMA, (TOKENS,)),

@@ -25,7 +25,7 @@ LLAMA = {
 }
 CASES = {
     "bert": ({"vocab_size": 11, "context": 8, "head": "masked_lm"}, (TOKENS, MASK)),
-    "conformer": ({"vocab_size": 11, "num_mels": 8, "kernel_size": 3}, (SPEECH, np.array([16, 9]))),
+    "conformer": ({"vocab_size": 11, "num_mels": 8, "kernel_size": 3, "subsampling": 4}, (SPEECH, np.array([16, 9]))),
     "encoder_decoder": ({"vocab_size": 11, "d_ff": 32}, (TOKENS, TOKENS, MASK)),
     "gpt": ({"vocab_size": 11, "context": 8}, (TOKENS,)),
     "gpt, llama": ({"vocab_size": 11, "context": 8} | LLAMA, (TOKENS,)),
