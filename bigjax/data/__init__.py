@@ -10,7 +10,6 @@ from bigjax.data.numerals import numerals
 from bigjax.data.pairs import translation_pairs
 from bigjax.data.speech_sources import fsdd, librispeech, speech_commands, speech_manifest
 from bigjax.data.squad import squad, tfds_squad
-from bigjax.data.text import pydoc, text_file
 from bigjax.data.text_files import pydoc, text_file, word_files
 from bigjax.data.text_masked import text_masked
 from bigjax.data.tfds import tfds_images, tfds_labelled_text, tfds_text, tfds_translation
@@ -19,13 +18,12 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
     "digits": digits,
     "fsdd": fsdd,
     "image_folder": image_folder,
-    "numerals": numerals,
-    "pydoc": pydoc,
-    "squad": squad,
     "librispeech": librispeech,
+    "numerals": numerals,
     "pydoc": pydoc,
     "speech_commands": speech_commands,
     "speech_manifest": speech_manifest,
+    "squad": squad,
     "text_file": text_file,
     "text_masked": text_masked,
     "text_table": text_table,

@@ -13,8 +13,8 @@ PREDICTORS: dict[str, type[Predictor]] = {
     "image_classification": ImagePredictor,
     "language_modelling": NextTokenPredictor,
     "masked_language_modelling": FillMaskPredictor,
-    "sequence_classification": SequencePredictor,
-    "translation": TranslationPredictor,
     "question_answering": QuestionPredictor,
+    "sequence_classification": SequencePredictor,
     "speech_recognition": SpeechPredictor,
+    "translation": TranslationPredictor,
 }

@@ -13,8 +13,8 @@ TASKS: dict[str, type[Task]] = {
     "image_classification": ImageClassification,
     "language_modelling": LanguageModelling,
     "masked_language_modelling": MaskedLanguageModelling,
-    "sequence_classification": SequenceClassification,
-    "translation": Translation,
     "question_answering": QuestionAnswering,
+    "sequence_classification": SequenceClassification,
     "speech_recognition": SpeechRecognition,
+    "translation": Translation,
 }
