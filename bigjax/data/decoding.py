@@ -39,19 +39,21 @@ class Encoded:
       fetch: gives the encoded images and the labels of some examples; called from several threads.
       name: says in an error which image an example is.
       count: how many there are.
-      content: a sha256 that stands for the content where the pixels are not all read at the start.
+      content: gives a sha256 that stands for the content where the pixels are not all read at the start.
     """
 
     fetch: Callable[[Sequence[int]], tuple[Sequence[bytes], Sequence[int]]]
     name: Callable[[int], str]
     count: int
-    content: str
+    content: Callable[[], str]
 
     def only(self, examples: np.ndarray) -> "Encoded":
         """The split of these examples alone, int64 [n]."""
-        content = hashlib.sha256(f"{self.content} {examples.tolist()}".encode()).hexdigest()
         return Encoded(
-            lambda some: self.fetch(examples[some].tolist()), lambda i: self.name(examples[i]), len(examples), content
+            lambda some: self.fetch(examples[some].tolist()),
+            lambda i: self.name(examples[i]),
+            len(examples),
+            lambda: hashlib.sha256(f"{self.content()} {examples.tolist()}".encode()).hexdigest(),
         )
 
 
@@ -165,7 +167,7 @@ def decoded_dataset(
             if not good.all():
                 pixels, labels = pixels[good] if cache else pixels, labels[good]
                 decoder.split = split = split.only(np.flatnonzero(good))
-        sources[name] = in_memory(pixels, labels) if cache else Source(decoder, split.count, split.content)
+        sources[name] = in_memory(pixels, labels) if cache else Source(decoder, split.count, split.content())
     return image_dataset(sources, class_names, augment, what, bad.notes)
 
 

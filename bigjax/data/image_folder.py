@@ -1,8 +1,8 @@
 """Images in folders, one folder a class."""
 
-import hashlib
 import os
 from collections.abc import Sequence
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +11,7 @@ import numpy as np
 
 from bigjax.data.dataset import Dataset
 from bigjax.data.decoding import Encoded, Format, Interpolation, decoded_dataset
+from bigjax.data.fingerprint import files_sha256
 from bigjax.data.images import Augment
 from bigjax.data.records import OnError
 from bigjax.errors import UserError, nearest
@@ -21,7 +22,7 @@ LAYOUT = (
 )
 
 T = TypeVar("T")
-Files = list[tuple[str, int, int]]  # path below the root, label, bytes
+Files = list[tuple[str, int]]  # path below the root, label
 
 
 def image_folder(
@@ -49,7 +50,7 @@ def image_folder(
 
     With `cache` all images are decoded at the start into one array, so that a damaged one is found at once, and the
     fingerprint is over the pixels. Without, they are decoded when a batch needs them, and the fingerprint is over the
-    files' paths and sizes: it does not see a file that is exchanged for one of the same size.
+    files, which are read for it once (see `files_sha256`).
 
     Args:
       image_size, grayscale, interpolation: see `Format`; without `image_size` all images must have one size.
@@ -73,7 +74,7 @@ def image_folder(
             if split in files:
                 raise UserError(f"{str(folder)!r} has both 'validation' and 'val'; remove one of them.")
             files[split] = list_images(folder, name, classes)
-    empty = set(classes) - {classes[label] for _, label, _ in files["train"]}
+    empty = set(classes) - {classes[label] for _, label in files["train"]}
     if empty:
         raise UserError(f"The class folder {str(folder / 'train' / min(empty))!r} has no images: {LAYOUT}.")
     if "validation" not in files and holdout:
@@ -97,7 +98,7 @@ def list_images(root: Path, split: str, classes: Sequence[str]) -> Files:
             raise UserError(f"{str(root / split / name)!r} is no class of the train folder; {nearest(name, classes)}")
         label = classes.index(name)
         images = [
-            (f"{split}/{name}/{entry.name}", label, entry.stat().st_size)
+            (f"{split}/{name}/{entry.name}", label)
             for entry in os.scandir(root / split / name)
             if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
         ]
@@ -120,7 +121,8 @@ def encoded(root: Path, files: Files) -> Encoded:
     def fetch(examples: Sequence[int]) -> tuple[list[bytes], list[int]]:
         return [read(f"{root}/{files[i][0]}") for i in examples], [files[i][1] for i in examples]
 
-    content = hashlib.sha256("\n".join(f"{path} {size}" for path, _, size in files).encode()).hexdigest()
+    names = [path for path, _ in files]
+    content = partial(files_sha256, root, names, f"fingerprint of {root.name}")
     return Encoded(fetch, lambda i: repr(str(root / files[i][0])), len(files), content)
 
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import inspect
+import os
 import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 from bigjax.data.audio import audio_header, read_audio, resample, resampled_length, threads
 from bigjax.data.buckets import Buckets
 from bigjax.data.dataset import Batch, Dataset, Examples, random
+from bigjax.data.fingerprint import files_sha256
 from bigjax.data.labels import Kind, Labels, make_labels
 from bigjax.data.records import BadRecords, OnError
 from bigjax.data.speech_features import LogMel, SpecAugment, normalised
@@ -132,6 +134,9 @@ class SpeechSplit(Examples):
 
     def steps_per_epoch(self, batch_size: int) -> float:
         return len(self) * len(self.speeds) / batch_size
+
+    def train_examples(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        return self.training.train(seed, step, batch_size)[0] // len(self.speeds)
 
     def train_batch(self, seed: int, step: int, batch_size: int, rows: slice) -> Batch:
         played, width = self.training.train(seed, step, batch_size)
@@ -291,9 +296,8 @@ def resampling(headers: Mapping[str, Mapping[Utterance, tuple[int, int]]], sampl
 
 
 def content(utterances: Iterable[Utterance]) -> str:
-    """A sha256 over the names, sizes and transcripts of recordings."""
-    digest = hashlib.sha256()
-    for utterance in utterances:
-        file = Path(utterance.path)
-        digest.update(f"{file.name} {file.stat().st_size} {utterance.text}\n".encode())
-    return digest.hexdigest()
+    """A sha256 over the files and transcripts of recordings, in their order, wherever the files lie."""
+    paths, texts = zip(*((str(Path(some.path).absolute()), some.text) for some in utterances), strict=True)
+    root = os.path.commonpath([str(Path(path).parent) for path in paths])
+    files = files_sha256(Path(root), [os.path.relpath(path, root) for path in paths], "fingerprint of recordings")
+    return hashlib.sha256("\0".join((files, *texts)).encode()).hexdigest()

@@ -7,6 +7,7 @@ not. A split is a TFDS split or a part of one: "train", "train[:90%]", "train[90
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from bigjax.data.cached import spooled
 from bigjax.data.dataset import Dataset
 from bigjax.data.decoding import Encoded, Format, Interpolation, blocks, decoded_dataset
+from bigjax.data.fingerprint import files_sha256
 from bigjax.data.images import Augment
 from bigjax.data.labelled_text import Labelled, labelled_text_dataset
 from bigjax.data.pairs import Pairs, add_pair, pairs_dataset
@@ -51,8 +53,7 @@ def tfds_images(
     """Labelled images as uint8 [H, W, C], with the channels that TFDS says: 1 or 3.
 
     With `cache` all images are decoded at the start into one array, and the fingerprint is over the pixels. Without,
-    nothing is read before a batch needs it, and the fingerprint is over what TFDS knows of the splits: version, shards
-    and sizes.
+    nothing is decoded before a batch needs it, and the fingerprint is over TFDS's files (see `files_sha256`).
 
     Args:
       dataset: a TFDS name, `name[/config][:version]`.
@@ -76,7 +77,7 @@ def tfds_images(
             partial(images_and_labels, fetch, image_key, label_key, split),
             f"Example {{}} of {split!r} of {dataset!r}".format,
             count,
-            identity(builder, f"{split} {image_key} {label_key}"),
+            partial(identity, builder, f"{split} {image_key} {label_key}"),
         )
     augment = Augment(crop, padding, flip, cutout, crop_scale, crop_ratio, randaugment_ops, randaugment_magnitude)
     form = Format(image_size, image.shape[-1] == 1, interpolation)
@@ -293,6 +294,8 @@ def feature(builder: Any, option: str, key: str, kind: type) -> Any:
 
 
 def identity(builder: Any, content: str) -> str:
-    """A sha256 over what TFDS knows of a data set, and `content`."""
-    shards = {name: (info.shard_lengths, int(info.num_bytes)) for name, info in sorted(builder.info.splits.items())}
-    return hashlib.sha256(f"{builder.info.full_name} {shards} {content}".encode()).hexdigest()
+    """A sha256 over the files of a data set and `content`, which says what of them is used."""
+    folder = Path(builder.data_path)
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    files = files_sha256(folder, names, f"fingerprint of {builder.name}")
+    return hashlib.sha256(f"{files} {content}".encode()).hexdigest()

@@ -77,7 +77,7 @@ def test_the_holdout_is_fixed(root: Path) -> None:
     train, validation = hold_out(files, 0.2)
     assert hold_out(files, 0.2) == (train, validation)
     assert len(validation) == 6 and sorted(train + validation) == files
-    assert [path for path, _, _ in validation][:2] == ["train/cat/2.png", "train/dog/0.jpg"]
+    assert [path for path, _ in validation][:2] == ["train/cat/2.png", "train/dog/0.jpg"]
     with pytest.raises(UserError, match=r"config.data.holdout must be between 0 and 1, not 1"):
         image_folder(str(root), holdout=1.0)
     assert {name: len(split) for name, split in image_folder(str(root), holdout=0.0).splits.items()} == {
