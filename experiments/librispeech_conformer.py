@@ -6,9 +6,8 @@ all three training parts:
     bigjax train --config=experiments/librispeech_conformer.py --config.data.root=path/to/LibriSpeech
     bigjax train --config=experiments/librispeech_conformer.py:960 --config.data.test="('test-other',)"
 
-The paper's are the model, its dropout, SpecAugment, Adam's constants, the peak of the learning rate, the warm-up and
-the weight decay; the schedule after the warm-up, the batch and the length are not. It is for an accelerator and has not
-been run to its end.
+The paper's are the model, its dropout, SpecAugment, Adam's constants, the learning rate and the weight decay; the batch
+and the length are not. It is for an accelerator and has not been run to its end.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +22,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "model": {"name": "conformer", "d_model": D_MODEL, "num_layers": 16, "num_heads": 4, "dropout": 0.1},
+            "model": {"name": "conformer", "d_model": D_MODEL, "num_layers": 16, "num_heads": 4, "scan_layers": True},
             "task": {"name": "speech_recognition"},
             "data": {
                 "name": "librispeech",
@@ -41,7 +40,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "optimizer": {
                 "name": "adam",
                 "learning_rate": 0.05 / D_MODEL**0.5,
-                "schedule": "cosine",
+                "schedule": "rsqrt",
                 "warmup_steps": 10_000,
                 "b2": 0.98,
                 "eps": 1e-9,
