@@ -9,7 +9,7 @@ import pytest
 from bigjax.cli import main
 from bigjax.config import experiment_config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / "docs" / "language_modelling.md").read_text()
 SECTIONS = dict(section.split("\n", 1) for section in GUIDE.split("\n## ")[1:])
 SENTENCE = "The king of <unk> said that the queen would not come \n"
