@@ -10,8 +10,8 @@ EXTRAS ?= dev
 demo: $(STAMP)  ## train the default experiment
 	$(BIN)/bigjax train --config=experiments/digits_cnn.py
 
-test: $(STAMP)  ## all tests, slow ones included
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## all tests, slow ones included; PYTEST="-k name" runs some
+	$(BIN)/python -m pytest --numprocesses=2 $(PYTEST)
 
 soak: $(STAMP)  ## kills, damage, changing devices and mutations, for about half an hour; prints figures
 	$(BIN)/python -m tests.faults.soak $(SOAK)
