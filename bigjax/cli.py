@@ -23,12 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bigjax: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        if hasattr(error, "exit_code"):
-            print(f"bigjax: {error}; the same command with the same --workdir goes on.", file=sys.stderr)
-            return error.exit_code
-        goes_on = "; the same command with the same --workdir goes on" if "config" in arguments else ""
-        print(f"bigjax: interrupted{goes_on}.", file=sys.stderr)
-        return 130
+        code = getattr(error, "exit_code", None)
+        told = "interrupted" if code is None else str(error)
+        if "config" in arguments:
+            saved = "" if code is None else ", which is saved"
+            told += f"{saved}; the same command with the same --workdir goes on"
+        print(f"bigjax: {told}.", file=sys.stderr)
+        return code or 130
 
 
 def parser() -> argparse.ArgumentParser:

@@ -38,8 +38,9 @@ class TrainOptions:
 
     A step whose loss or gradient is NaN or infinite changes nothing; then (`on_nonfinite`) the run halts and says where
     the number came from, or skips that batch, or goes back to the last checkpoint and skips all data since; after
-    `max_nonfinite` such steps it halts all the same. A step or evaluation batch that takes longer than `stall_seconds`
-    ends the process, with the stacks of all threads on standard error; 0 waits for ever.
+    `max_nonfinite` such steps it halts all the same. A step, an evaluation batch or a write that takes longer
+    than `stall_seconds`, with its compilation but for the first step's, ends the process, with the stacks of all
+    threads on standard error; 0 waits for ever.
     """
 
     steps: int | None = None
@@ -138,7 +139,7 @@ def parse_value(text: str) -> Any:
         return words[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return text
 
 
@@ -169,12 +170,12 @@ def resolve(config: Mapping[str, Any], overrides: Mapping[str, Any], schemas: Ca
     for key in given:
         if key not in (*SECTIONS, *SCALARS, "experiment"):
             raise UserError(f"There is no config key {key!r}; {nearest(key, (*SECTIONS, *SCALARS))}")
+    if isinstance(seed := given.get("seed"), int) and not 0 <= seed < 2**32:
+        raise UserError(f"config.seed must be from 0 to 2**32 - 1, not {seed}.")
     whole: dict[str, Any] = {
         "experiment": given.get("experiment", "experiment"),
         **{key: checked(key, given.get(key, p.default), p) for key, p in SCALARS.items()},
     }
-    if not 0 <= whole["seed"] < 2**32:
-        raise UserError(f"config.seed must be from 0 to 2**32 - 1, not {whole['seed']}.")
     for section in SECTIONS:
         values = given.get(section) or {}
         if not isinstance(values, Mapping):

@@ -28,7 +28,7 @@ from bigjax.training.begin import model_config as model_config  # for experiment
 from bigjax.training.checkpoint import Checkpoints, newest_weights, params_sha256
 from bigjax.training.elastic import SHARDS
 from bigjax.training.evaluate import evaluate as evaluate_split
-from bigjax.training.manifest import available_cores
+from bigjax.training.manifest import available_cores, read_manifest
 from bigjax.training.reproduce import Verdict, compare
 from bigjax.training.setup import model_maker, resolve, set_up
 from bigjax.training.state import TrainState
@@ -52,7 +52,7 @@ class Run:
     def __init__(self, workdir: str | Path) -> None:
         self.workdir = Path(workdir)
         recorded = Workdir(self.workdir).read("config.json")
-        imported = recorded.keys() <= {"experiment", "model"}  # it was never trained here
+        imported = recorded.keys() == {"experiment", "model"}  # it was never trained here
         self.config = recorded if imported else resolve(recorded)
 
     def __repr__(self) -> str:
@@ -101,7 +101,7 @@ class Run:
     @cached_property
     def info(self) -> dict[str, Any]:
         """What the data said of themselves: `class_names`, `image_shape` and the like."""
-        return Workdir(self.workdir).read("manifest.json")["data"]
+        return read_manifest(Workdir(self.workdir)).get("data", {})
 
     @cached_property
     def documents(self) -> dict[str, str]:

@@ -209,6 +209,7 @@ def test_train_options_out_of_range_are_refused(train, words):
         ("cosine", "cosine"),
         ("data/my file.txt", "data/my file.txt"),
         ("__import__('os')", "__import__('os')"),
+        ("{[1]: 2}", "{[1]: 2}"),
         ("", ""),
     ],
 )

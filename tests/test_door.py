@@ -7,6 +7,8 @@ import pytest
 
 import bigjax
 from bigjax.cli import main
+from bigjax.config import TrainOptions
+from bigjax.training.sinks import make_sinks
 
 CONFIG = {
     "model": {"name": "cnn", "channels": (4, 8), "hidden": 16},
@@ -78,6 +80,8 @@ def test_sweep_checks_all_members_before_the_first_runs(tmp_path):
 
 def test_tensorboard_gets_the_figures(tmp_path):
     pytest.importorskip("tensorboardX")
+    make_sinks(TrainOptions(steps=1, tensorboard=True), tmp_path, {})
+    assert not list(tmp_path.iterdir())  # or a run that is killed before its config.json is there could not begin again
     bigjax.train(CONFIG, {"train.steps": 3, "train.tensorboard": True}, tmp_path / "run", quiet=True)
     (events,) = (tmp_path / "run" / "tensorboard").iterdir()
     assert b"validation/accuracy" in events.read_bytes()

@@ -35,14 +35,11 @@ def files_sha256(root: Path, names: Sequence[str], doing: str) -> str:
             some = paths[block.start : block.stop]
             try:
                 states = [state(path) for path in some]
-                old = [
-                    known.execute("SELECT sha FROM files WHERE path = ? AND state = ?", pair).fetchone()
-                    for pair in zip(some, states, strict=True)
-                ]
-                found = list(pool.map(lambda path, row: row[0] if row else sha256_of(path), some, old))
+                old = [remembered(known, *pair) for pair in zip(some, states, strict=True)]
+                found = list(pool.map(lambda path, sha: sha or sha256_of(path), some, old))
             except OSError as error:
-                raise UserError(f"{error.filename!r} cannot be read: {error.strerror}.") from error
-            with known, contextlib.suppress(sqlite3.OperationalError):  # a full disk, or another process: next time
+                raise UserError(f"{error.filename or str(root)!r} cannot be read: {error.strerror}.") from error
+            with contextlib.suppress(sqlite3.Error), known:  # a full disk, or another process: next time
                 new = [row for row, was in zip(zip(some, states, found, strict=True), old, strict=True) if was is None]
                 known.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", new)
             for index, sha in zip(block, found, strict=True):
@@ -63,6 +60,15 @@ def known_files() -> sqlite3.Connection:
         return table(str(file))
     except OSError:
         return table(":memory:")
+
+
+def remembered(known: sqlite3.Connection, path: str, state: str) -> str | None:
+    """The sha256 of a file in this state, where it is known."""
+    try:
+        row = known.execute("SELECT sha FROM files WHERE path = ? AND state = ?", (path, state)).fetchone()
+    except sqlite3.Error:  # damaged behind its beginning
+        return None
+    return row and row[0]
 
 
 def table(path: str) -> sqlite3.Connection:

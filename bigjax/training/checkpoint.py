@@ -32,6 +32,9 @@ class Checkpoints:
       metric: which figure of the metrics given to `save` tells the best.
       higher_is_better: whether more of it is better.
       many_files: writes each array by itself; otherwise few large files, which take memory until they are whole.
+
+    Raises:
+      UserError: the directory cannot be made or written.
     """
 
     def __init__(
@@ -44,8 +47,13 @@ class Checkpoints:
     ) -> None:
         self.directory = directory.absolute()
         self.set_aside: list[str] = []  # what was, and why
+        self.damaged = self.directory.parent / "damaged"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{directory} cannot be written: {error.strerror or error}.") from error
         whole = saved_steps(self.directory)
-        for path in self.directory.iterdir() if self.directory.is_dir() else ():
+        for path in self.directory.iterdir():
             if path.name.isdecimal() and int(path.name) not in whole:
                 self.move_away(path, "it is not whole")
         self.context = ocp.Context()
@@ -111,38 +119,45 @@ class Checkpoints:
     def restore_newest(self, abstract: TrainState) -> tuple[TrainState, list[Mapping[str, Any]]] | None:
         """The newest state that is what was written, and its `recent`; None where there is no checkpoint.
 
-        Those that are damaged are set aside.
+        Newer ones that are damaged are set aside. Where none can be read all stay where they are, for the reason may be
+        another one, such as too little memory.
 
         Args:
           abstract: ShapeDtypeStructs with shardings, as which the state is laid out.
 
         Raises:
-          UserError: there are checkpoints, but all are damaged.
+          UserError: there are checkpoints, or were, but none can be read.
         """
+        unreadable: list[tuple[Path, str]] = []
         for step in reversed(saved_steps(self.directory)):
             path = self.directory / str(step)
             try:
                 state, metadata = read(path, lambda _: abstract)
             except UserError as error:
-                self.move_away(path, str(error))
+                unreadable.append((path, str(error)))
                 continue
+            for bad, reason in unreadable:
+                self.move_away(bad, reason)
             return state, [{k: np.float32(v) for k, v in one.items()} for one in metadata.get("recent", ())]
-        if self.set_aside:
+        if unreadable or self.damaged.exists():
+            reason = unreadable[0][1] if unreadable else f"all that there were are in {self.damaged}."
             raise UserError(
-                f"No checkpoint in {self.directory} can be read: {self.set_aside[0]} Nothing was deleted; choose "
-                "another --workdir to begin again."
+                f"No checkpoint in {self.directory} can be read: {reason} Nothing was deleted; choose another "
+                "--workdir to begin again."
             )
         return None
 
     def move_away(self, path: Path, reason: str) -> None:
-        """Sets a checkpoint aside and notes why."""
-        folder = self.directory.parent / "damaged"
-        folder.mkdir(exist_ok=True)
+        """Sets a checkpoint aside and notes why; raises SaveError where it cannot be moved."""
         number = 0
-        while (to := folder / f"{path.name}-{number}").exists():
+        while (to := self.damaged / f"{path.name}-{number}").exists():
             number += 1
-        path.rename(to)
-        self.set_aside.append(f"checkpoint {path.name} was set aside in {folder}: {reason.rstrip('.')}.")
+        try:
+            self.damaged.mkdir(exist_ok=True)
+            path.rename(to)
+        except OSError as error:
+            raise SaveError(f"{path} is damaged and cannot be moved to {to}: {error.strerror or error}.") from error
+        self.set_aside.append(f"checkpoint {path.name} was set aside in {self.damaged}: {reason.rstrip('.')}.")
         if hasattr(self, "orbax"):
             self.orbax.reload()
 

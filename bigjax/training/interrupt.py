@@ -1,5 +1,6 @@
 """What ends a run early: signals, which are obeyed between steps, and steps that never end."""
 
+import contextlib
 import faulthandler
 import os
 import signal
@@ -16,7 +17,7 @@ class Stopped(KeyboardInterrupt):
     """
 
     def __init__(self, number: int, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}, which is saved")
+        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}")
         self.exit_code = 128 + number
 
 
@@ -45,7 +46,8 @@ class Interrupts:
         if number == signal.SIGINT and self.number is not None:
             os._exit(128 + number)
         self.number = number
-        print(f"{signal.Signals(number).name}: saving and stopping", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, RuntimeError):  # nobody reads it any more, or it interrupted another print
+            print(f"{signal.Signals(number).name}: saving and stopping", file=sys.stderr, flush=True)
 
     def goes_on(self) -> bool:
         """Whether no signal has come; that this is called, at least once a step, tells that the run is alive."""

@@ -14,13 +14,13 @@ from bigjax.training.checkpoint import Checkpoints, params_sha256
 from bigjax.training.evaluate import eval_batches, evaluate
 from bigjax.training.flops import count_flops
 from bigjax.training.interrupt import Interrupts
-from bigjax.training.manifest import continued, manifest
+from bigjax.training.manifest import continued, manifest, read_manifest
 from bigjax.training.meter import Meter
 from bigjax.training.progress import make_progress
 from bigjax.training.setup import Experiment
 from bigjax.training.sinks import make_sinks
 from bigjax.training.state import TrainState, Tree
-from bigjax.training.watch import Watch
+from bigjax.training.watch import Recent, Watch
 from bigjax.training.workdir import Workdir
 
 
@@ -31,8 +31,8 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
       The last state.
     """
     state, rows = fit(experiment, workdir, open_checkpoints(experiment, workdir), quiet)
-    workdir.write("result.json", result(rows, state))
     shown = examples(experiment, state)
+    workdir.write("result.json", result(rows, state))  # last, for a run that has it is never taken up again
     if workdir.writes:
         write_report(workdir.path, shown)
     return state
@@ -53,25 +53,15 @@ def fit(
       UserError: there are checkpoints but none can be read, or the last one could not be written.
     """
     options, splits, steps = experiment.options, experiment.dataset.splits, experiment.steps
-    sinks = make_sinks(options, workdir.path, experiment.config)
+    openers = make_sinks(options, workdir.path, experiment.config) if workdir.writes else []
     fetch = batch_fetcher(experiment)
     flops = count_flops(experiment.jitted_step.trace(experiment.abstract, fetch(0)).jaxpr)
-    restored = checkpoints.restore_newest(experiment.abstract)
-    state: TrainState
-    recent: list[Mapping[str, Any]]  # the sums of the steps since the last line of figures
-    state, recent = restored or (experiment.initial_state(), [])
+    state, recent, rows, resumed = begin(experiment, workdir, checkpoints)
     start = int(state.step)
-    files = experiment.dataset.files if restored else {**experiment.dataset.files, **experiment.documents()}
-    recorded = manifest(experiment)
-    if restored:
-        recorded = continued(workdir.read("manifest.json"), recorded, start)
-    else:
-        recorded |= {"config": experiment.config, "initial_sha256": params_sha256(state.params)}
-    workdir.begin(experiment.config, recorded, files)
-    rows = workdir.keep_rows(start)
+    sinks = [opened() for opened in openers]
     progress = make_progress(start, steps, quiet)
     where = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    begun = f"resuming at step {start} of {steps}" if restored else f"{steps} steps"
+    begun = f"resuming at step {start} of {steps}" if resumed else f"{steps} steps"
     progress.message(f"{experiment.config['experiment']}: {begun} on {where}, into {workdir.path}")
     for note in (*checkpoints.set_aside, *experiment.dataset.notes):
         progress.message(note)
@@ -106,31 +96,36 @@ def fit(
 
     with Interrupts(options.stall_seconds) as interrupts:
         try:
-            step = start
-            if restored and "validation" in splits and due(start, options.eval_every) and not evaluated(rows, start):
-                measure(start, "validation")  # a signal came in the middle of it
-            for step, batch in enumerate(prefetched(fetch, start, steps, options.loader_workers), start + 1):
+            step, end = start, steps
+            if resumed and "validation" in splits and due(start, options.eval_every) and not evaluated(rows, start):
+                # A signal came in the middle of it. Where one comes again the step is not left.
+                end = start if measure(start, "validation") is None else steps
+            for step, batch in enumerate(prefetched(fetch, start, end, options.loader_workers), start + 1):
                 state, sums = experiment.train_step(state, batch)
                 recent.append(sums)
                 progress.step(step)
                 if step == start + 1:
                     jax.block_until_ready(sums)
                     meter.restart(uncounted=len(recent))
+                stops = not interrupts.goes_on()
                 saves = due(step, options.checkpoint_every)
                 logs = due(step, options.log_every) or saves  # so that a resumed run logs the same figures
                 evaluates = "validation" in splits and due(step, options.eval_every)
-                if watch.sees_bad(step, sums, now=logs or evaluates):
+                if watch.sees_bad(step, sums, now=logs or evaluates or stops):  # nothing else may be saved
+                    attempt(partial(checkpoints.check, wait=True))
                     state, recent = watch.mend(state, recent, step, checkpoints)
                 if logs and recent:
                     log(step, "train", meter.figures(recent, step))
                     recent = []
                 with meter.paused():
                     metrics = measure(step, "validation") if evaluates else None
-                    saves = saves or not interrupts.goes_on()
-                    attempt(partial(checkpoints.check, wait=saves))
-                    if saves:
+                    stops |= evaluates and metrics is None
+                    attempt(partial(checkpoints.check, wait=saves or stops))
+                    if stops or step == steps:
+                        checkpoints.save(state, metrics, recent)  # there is no later one to hope for
+                    elif saves:
                         attempt(partial(checkpoints.save, state, metrics, recent))
-                if not interrupts.goes_on():
+                if stops:
                     break
             if interrupts.goes_on() and "test" in splits:
                 measure(steps, "test")
@@ -139,6 +134,28 @@ def fit(
             checkpoints.close()
         interrupts.obey(step)
     return state, rows
+
+
+def begin(
+    experiment: Experiment, workdir: Workdir, checkpoints: Checkpoints
+) -> tuple[TrainState, Recent, list[dict[str, Any]], bool]:
+    """What training begins with; `workdir` then says what runs in it.
+
+    Returns:
+      The newest good state or, where there is none, the first; the sums of the steps since the last line of figures;
+      the lines up to there; and whether it is a run that goes on.
+    """
+    recorded, files = manifest(experiment), dict(experiment.dataset.files)
+    restored = checkpoints.restore_newest(experiment.abstract)
+    if restored:
+        state, recent = restored
+        recorded = continued(read_manifest(workdir), recorded, int(state.step))
+    else:
+        state, recent = experiment.initial_state(), []
+        recorded |= {"config": experiment.config, "initial_sha256": params_sha256(state.params)}
+        files |= experiment.documents()
+    workdir.begin(experiment.config, recorded, files)
+    return state, recent, workdir.keep_rows(int(state.step)), restored is not None
 
 
 def evaluated(rows: list[dict[str, Any]], step: int) -> bool:
@@ -181,5 +198,5 @@ def result(rows: list[dict[str, Any]], state: TrainState) -> dict[str, Any]:
         "step": int(state.step),
         "metrics": metrics,
         "params_sha256": params_sha256(state.params),
-        "wall_seconds": rows[-1]["seconds"],
+        "wall_seconds": rows[-1]["seconds"] if rows else 0.0,
     }

@@ -13,7 +13,9 @@ from typing import Any
 import jax
 
 from bigjax.config import differences
+from bigjax.errors import UserError
 from bigjax.training.setup import Experiment
+from bigjax.training.workdir import Workdir
 
 PACKAGES = ("bigjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "tokenizers")
 
@@ -53,10 +55,30 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return differences({key: old.get(key) for key in CONDITIONS}, {key: new.get(key) for key in CONDITIONS})
 
 
+def read_manifest(workdir: Workdir) -> dict[str, Any]:
+    """A run's manifest.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    found = workdir.read("manifest.json")
+    resumed = found.setdefault("resumed", [])
+    whole = (
+        all(isinstance(found.get(key, {}), dict) for key in ("config", "data"))
+        and isinstance(resumed, list)
+        and all(
+            isinstance(one, dict) and isinstance(one.get("step"), int) and isinstance(one.get("changed"), list)
+            for one in resumed
+        )
+    )
+    if not whole:
+        raise UserError(f"{workdir.path / 'manifest.json'} is damaged: it is no manifest of a run.")
+    return found
+
+
 def continued(old: Mapping[str, Any], new: Mapping[str, Any], step: int) -> dict[str, Any]:
     """The manifest of a run that is resumed at `step`: that of its beginning, and what has changed since."""
-    resumed = [*old.get("resumed", []), {"step": step, "changed": changed(old, new)}]
-    return {**old, "resumed": resumed}
+    return {**old, "resumed": [*old["resumed"], {"step": step, "changed": changed(old, new)}]}
 
 
 def command() -> str | None:

@@ -3,14 +3,18 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from bigjax.config import differences
 from bigjax.errors import UserError
 from bigjax.training import loop
 from bigjax.training.checkpoint import Checkpoints, hashes, params_sha256, recorded_hashes, saved_steps
-from bigjax.training.manifest import changed, manifest
+from bigjax.training.manifest import changed, manifest, read_manifest
 from bigjax.training.setup import Experiment
 from bigjax.training.state import TrainState
 from bigjax.training.workdir import Workdir
@@ -60,15 +64,17 @@ class ComparedFigures(Workdir):
 class ComparedCheckpoints(Checkpoints):
     """Writes nothing: states are held against the hashes in a run's checkpoints."""
 
-    def __init__(self, directory: Path, last: int | None) -> None:
+    def __init__(self, directory: Path, last: int | None, goes_back: bool) -> None:
         self.recorded = {step: found for step in saved_steps(directory) if (found := recorded_hashes(directory, step))}
         self.last = last
+        self.goes_back = goes_back  # then the newest state is kept in memory
+        self.newest: TrainState | None = None
         self.set_aside = []
         self.compared: list[int] = []
         self.different: list[str] = []
 
-    def restore_newest(self, abstract: TrainState) -> None:
-        return None
+    def restore_newest(self, abstract: TrainState) -> tuple[TrainState, list[Mapping[str, Any]]] | None:
+        return None if self.newest is None else (jax.tree.map(jnp.copy, self.newest), [])
 
     def save(self, state: TrainState, metrics: Any, recent: Any = ()) -> None:
         step = int(state.step)
@@ -80,6 +86,8 @@ class ComparedCheckpoints(Checkpoints):
                 raise Enough
         if self.last is not None and step >= self.last:
             raise Enough
+        if self.goes_back:
+            self.newest = jax.tree.map(jnp.copy, state)  # a step takes what it is given
 
     def check(self, wait: bool = False) -> None:
         pass
@@ -108,22 +116,27 @@ def compare(run: Path, experiment: Experiment, last: int | None = None, quiet: b
       UserError: the run has nothing to compare with.
     """
     recorded = Workdir(run)
-    old, new = recorded.read("manifest.json"), manifest(experiment)
+    old, new = read_manifest(recorded), manifest(experiment)
     rows = recorded.rows()
-    if last is None and not (run / "result.json").exists():
+    expected = None
+    if (run / "result.json").exists():
+        expected = recorded.read("result.json").get("params_sha256")
+        if not isinstance(expected, str):
+            raise UserError(f"{run / 'result.json'} is damaged: it has no params_sha256.")
+    elif last is None:
         last = max((row["step"] for row in rows), default=0)
     conditions = [f"config.{line}" for line in differences(old.get("config", {}), experiment.config)]
     conditions += changed(old, new)
-    for resumed in old.get("resumed", ()):
+    for resumed in old["resumed"]:
         conditions += [f"at its resume at step {resumed['step']}: {line}" for line in resumed["changed"]]
-    checkpoints = ComparedCheckpoints(run / "checkpoints", last)
+    options = replace(experiment.options, tensorboard=False, wandb=None)
+    checkpoints = ComparedCheckpoints(run / "checkpoints", last, options.on_nonfinite == "rollback")
     parted: list[str] = []
     with tempfile.TemporaryDirectory(prefix="bigjax-reproduce-") as scratch:
         folder = ComparedFigures(Path(scratch), rows, last)
         try:
-            state, _ = loop.fit(experiment, folder, checkpoints, quiet)
-            expected = recorded.read("result.json")["params_sha256"]
-            if (found := params_sha256(state.params)) != expected:
+            state, _ = loop.fit(replace(experiment, options=options), folder, checkpoints, quiet)
+            if expected and (found := params_sha256(state.params)) != expected:
                 parted = [f"step {int(state.step)}: params_sha256 was {expected} and is now {found}"]
         except Enough:
             pass

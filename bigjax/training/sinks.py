@@ -10,8 +10,12 @@ from bigjax.errors import UserError
 Sink = Callable[[Mapping[str, Any]], None]  # takes a row of metrics.jsonl
 
 
-def make_sinks(options: TrainOptions, workdir: Path, config: Mapping[str, Any]) -> list[Sink]:
-    """The sinks that `config.train` asks for; raises UserError where a package is missing."""
+def make_sinks(options: TrainOptions, workdir: Path, config: Mapping[str, Any]) -> list[Callable[[], Sink]]:
+    """What opens the sinks that `config.train` asks for, once `workdir` holds a run.
+
+    Raises:
+      UserError: a package is missing.
+    """
     sinks = []
     if options.tensorboard:
         sinks.append(tensorboard(workdir))
@@ -20,34 +24,40 @@ def make_sinks(options: TrainOptions, workdir: Path, config: Mapping[str, Any]) 
     return sinks
 
 
-def tensorboard(workdir: Path) -> Sink:
+def tensorboard(workdir: Path) -> Callable[[], Sink]:
     """Writes event files into `workdir/tensorboard`."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError("config.train.tensorboard needs the package tensorboardX: pip install tensorboardX") from error
-    writer = SummaryWriter(str(workdir / "tensorboard"))
 
-    def sink(row: Mapping[str, Any]) -> None:
-        for name, value in figures(row).items():
-            writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
-        writer.flush()
+    def opened() -> Sink:
+        writer = SummaryWriter(str(workdir / "tensorboard"))
 
-    return sink
+        def sink(row: Mapping[str, Any]) -> None:
+            for name, value in figures(row).items():
+                writer.add_scalar(f"{row['split']}/{name}", value, row["step"])
+            writer.flush()
+
+        return sink
+
+    return opened
 
 
-def wandb(project: str, workdir: Path, config: Mapping[str, Any]) -> Sink:
+def wandb(project: str, workdir: Path, config: Mapping[str, Any]) -> Callable[[], Sink]:
     """Sends to the Weights & Biases project `project`; a resumed run goes on in the same one."""
     try:
         import wandb as client
     except ImportError as error:
         raise UserError("config.train.wandb needs the package wandb: pip install wandb") from error
-    run = client.init(project=project, id=workdir.name, resume="allow", dir=str(workdir), config=dict(config))
 
-    def sink(row: Mapping[str, Any]) -> None:
-        run.log({f"{row['split']}/{name}": value for name, value in figures(row).items()}, step=row["step"])
+    def opened() -> Sink:
+        run = client.init(project=project, id=workdir.name, resume="allow", dir=str(workdir), config=dict(config))
+        return lambda row: run.log(
+            {f"{row['split']}/{name}": value for name, value in figures(row).items()}, step=row["step"]
+        )
 
-    return sink
+    return opened
 
 
 def figures(row: Mapping[str, Any]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bigjax.errors import UserError
 from bigjax.tasks.task import Sums
-from bigjax.training.checkpoint import Checkpoints
+from bigjax.training.checkpoint import Checkpoints, first_line
 from bigjax.training.nonfinite import diagnose
 from bigjax.training.setup import Experiment
 from bigjax.training.state import TrainState
@@ -47,6 +47,8 @@ class Watch:
     def mend(self, state: TrainState, recent: Recent, step: int, checkpoints: Checkpoints) -> tuple[TrainState, Recent]:
         """What training goes on with after `step`, and the sums that are still to be logged.
 
+        No checkpoint may be on its way.
+
         Raises:
           UserError: the run halts.
         """
@@ -55,17 +57,14 @@ class Watch:
         if options.on_nonfinite == "skip" and int(state.bad) <= options.max_nonfinite:
             self.tell(f"step {bad} is not finite and was skipped, {int(state.bad)} so far")
             return state, recent
-        if options.on_nonfinite == "rollback" and self.rollbacks < options.max_nonfinite:
-            checkpoints.check(wait=True)
-            if (restored := checkpoints.restore_newest(self.experiment.abstract)) is not None:
-                self.rollbacks += 1
-                self.pending.clear()
-                old, _ = restored
-                self.tell(
-                    f"step {bad} is not finite: back to step {int(old.step)}, and the data up to {step} are left out"
-                )
-                # The number of the step, and with it data and randomness, goes on.
-                return old._replace(step=jax.device_put(np.int32(step), old.step.sharding)), []
+        goes_back = options.on_nonfinite == "rollback" and self.rollbacks < options.max_nonfinite
+        if goes_back and (restored := checkpoints.restore_newest(self.experiment.abstract)) is not None:
+            self.rollbacks += 1
+            self.pending.clear()
+            old, _ = restored
+            self.tell(f"step {bad} is not finite: back to step {int(old.step)}, and the data up to {step} are left out")
+            # The number of the step, and with it data and randomness, goes on.
+            return old._replace(step=jax.device_put(np.int32(step), old.step.sharding)), []
         raise UserError(self.halt(state, bad or step))
 
     def halt(self, state: TrainState, bad: int) -> str:
@@ -74,7 +73,10 @@ class Watch:
         split, batch_size = experiment.dataset.splits["train"], experiment.options.batch_size
         local = split.train_batch(experiment.config["seed"], bad - 1, batch_size, experiment.rows(batch_size))
         # A state that skips has moved on, the others are as they were before the step.
-        found = diagnose(experiment.program, state, experiment.to_devices(local))
+        try:
+            found = diagnose(experiment.program, state, experiment.to_devices(local))
+        except Exception as error:  # it is a help; that it fails must not hide what happened
+            found = {"parameters": [], "batch": [], "diagnosis": f"failed: {first_line(error)}"}
         examples = split.train_examples(experiment.config["seed"], bad - 1, batch_size)
         report = {"step": bad, "seed": experiment.config["seed"], "examples": examples.tolist(), **found}
         self.workdir.write("nonfinite.json", report)

@@ -4,12 +4,15 @@ import contextlib
 import fcntl
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bigjax.config import differences
 from bigjax.errors import SaveError, UserError
+
+ROW = {"step": int, "split": str, "seconds": int | float}  # what a line of figures has besides them
 
 
 class Workdir:
@@ -59,7 +62,9 @@ class Workdir:
             content = json.loads((self.path / name).read_text())
         except FileNotFoundError as error:
             raise UserError(f"{self.path} holds no run: it has no {name}.") from error
-        except ValueError as error:
+        except OSError as error:
+            raise UserError(f"{self.path / name} cannot be read: {error.strerror or error}.") from error
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self.path / name} is damaged: {error}.") from error
         if not isinstance(content, dict):
             raise UserError(f"{self.path / name} is damaged: it is no JSON object.")
@@ -82,7 +87,7 @@ class Workdir:
             raise SaveError(f"{file} could not be written: {error.strerror or error}.") from error
 
     def rows(self) -> list[dict[str, Any]]:
-        """The logged figures, up to the first line that is none, such as a last one that was cut off."""
+        """The logged figures, without lines that are none, such as a last one that was cut off."""
         if not self.metrics.exists():
             return []
         rows = []
@@ -90,14 +95,9 @@ class Workdir:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError):
-                break
-            if (
-                not isinstance(row, dict)
-                or not isinstance(row.get("step"), int)
-                or not isinstance(row.get("split"), str)
-            ):
-                break
-            rows.append(row)
+                continue
+            if isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in ROW.items()):
+                rows.append(row)
         return rows
 
     def begin(self, config: Mapping[str, Any], manifest: Mapping[str, Any], files: Mapping[str, str]) -> None:
@@ -131,7 +131,7 @@ class Workdir:
         """Keeps other processes from training in the folder, which is made; the lock ends with the process.
 
         Raises:
-          UserError: another process holds it, or the folder cannot be made.
+          UserError: another process holds it, or the folder cannot be made or written.
         """
         if not self.writes:
             yield
@@ -144,13 +144,19 @@ class Workdir:
         except OSError as error:
             raise UserError(f"--workdir={self.path} cannot be used: {error.strerror or error}.") from error
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(folder)
-            raise UserError(
-                f"Another process trains in --workdir={self.path}; wait for it, end it, or choose another folder."
-            ) from error
-        try:
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise UserError(f"--workdir={self.path} cannot be written; choose another folder.")
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"Another process trains in --workdir={self.path}; wait for it, end it, or choose another folder."
+                ) from error
+            except OSError as error:  # NFS and others lock no folders
+                warnings.warn(
+                    f"{self.path} cannot be locked ({error.strerror}): see to it that no other process trains in it.",
+                    stacklevel=2,
+                )
             yield
         finally:
             os.close(folder)

@@ -64,6 +64,10 @@ def test_a_damaged_or_unwritable_cache_is_no_error(files, reads, monkeypatch):
     (files / "cache" / "bigjax" / "files.sqlite").write_bytes(b"no database, but long enough to be looked at" * 50)
     assert files_sha256(files, NAMES, "") == first
     assert files_sha256(files, NAMES, "") == first and len(reads) == 6
+    database = files / "cache" / "bigjax" / "files.sqlite"
+    content = database.read_bytes()
+    database.write_bytes(content[:4096] + b"?" * (len(content) - 4096))  # damaged behind its beginning
+    assert files_sha256(files, NAMES, "") == first
     (files / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(files / "file"))
     assert files_sha256(files, NAMES, "") == first

@@ -1,13 +1,20 @@
 """Damaged checkpoints and writes that fail: the newest good one is used, nothing is deleted, the bits are the same."""
 
+import errno
+import fcntl
 import json
+import os
 import shutil
+import signal
 
 import pytest
 
 import bigjax
 from bigjax.errors import SaveError, UserError
-from bigjax.training.checkpoint import newest_weights, saved_steps
+from bigjax.training import loop
+from bigjax.training.checkpoint import Checkpoints, newest_weights, saved_steps
+from bigjax.training.interrupt import Interrupts, Stopped
+from bigjax.training.reproduce import figures
 from bigjax.training.workdir import Workdir
 
 CONFIG = {
@@ -100,10 +107,24 @@ def test_stray_folders_are_no_checkpoints(twin, stopped):
 
 
 def test_only_a_run_without_a_good_checkpoint_stops(stopped):
+    """Each time that it is started: it never begins anew over what is there, and a cause that passes does no harm."""
     for step in (3, 6, 9):
         flip(stopped / "checkpoints" / str(step))
-    with pytest.raises(UserError, match=r"No checkpoint in .* can be read: .*Nothing was deleted"):
-        bigjax.train(CONFIG, workdir=stopped, quiet=True)
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"No checkpoint in .* can be read: .*Nothing was deleted"):
+            bigjax.train(CONFIG, workdir=stopped, quiet=True)
+    assert before == {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+
+
+def test_a_run_whose_checkpoints_were_all_set_aside_does_not_begin_anew(stopped):
+    for step in (3, 6, 9):
+        (stopped / "checkpoints" / str(step) / "commit_success.txt").unlink()
+    figures = (stopped / "metrics.jsonl").read_bytes()
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"can be read: all that there were are in .*damaged\."):
+            bigjax.train(CONFIG, workdir=stopped, quiet=True)
+    assert (stopped / "metrics.jsonl").read_bytes() == figures
     assert len(list((stopped / "damaged").iterdir())) == 3
 
 
@@ -155,11 +176,49 @@ def test_training_goes_on_where_a_write_fails_or_stops_where_asked(twin, tmp_pat
     with pytest.raises(SaveError, match="Checkpoint 3 could not be written"):
         bigjax.train(stop, workdir=tmp_path / "stop", quiet=True)
     assert not (tmp_path / "stop" / "result.json").exists()
+    monkeypatch.setattr(ocp.training.Checkpointer, "save_async", failing("No space left on device", 3))
+    with pytest.raises(SaveError, match="Checkpoint 9 could not be written"):  # no later one will be
+        bigjax.train(CONFIG, workdir=tmp_path / "last", quiet=True)
+    assert not (tmp_path / "last" / "result.json").exists()
+
+
+def test_signals_in_the_middle_of_an_evaluation_lose_no_figure(twin, tmp_path, monkeypatch):
+    real, signals = loop.evaluate, []
+
+    def evaluate(*arguments):
+        if len(signals) < 3:
+            signals.append(os.kill(os.getpid(), signal.SIGTERM))
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    for _ in range(3):
+        with pytest.raises(Stopped, match="stopped by SIGTERM after step 6"):
+            bigjax.train(CONFIG, workdir=tmp_path / "run", quiet=True)
+    run = bigjax.train(CONFIG, workdir=tmp_path / "run", quiet=True)
+    assert run.result["params_sha256"] == twin.result["params_sha256"]
+    assert list(map(figures, Workdir(run.workdir).rows())) == list(map(figures, Workdir(twin.workdir).rows()))
+
+
+def test_a_stop_that_cannot_be_saved_does_not_say_that_it_is(tmp_path, monkeypatch):
+    from orbax.checkpoint import v1 as ocp
+
+    monkeypatch.setattr(ocp.training.Checkpointer, "save_async", failing("No space left on device", 1))
+    monkeypatch.setattr(Interrupts, "goes_on", lambda self: False)
+    with pytest.raises(SaveError, match="Checkpoint 1 could not be written"):
+        bigjax.train(CONFIG, workdir=tmp_path / "run", quiet=True)
+
+
+def test_a_run_that_is_killed_while_its_report_is_made_is_taken_up_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(loop, "examples", lambda *_: 1 / 0)
+        bigjax.train(CONFIG, workdir=tmp_path / "run", quiet=True)
+    bigjax.train(CONFIG, workdir=tmp_path / "run", quiet=True)
+    assert (tmp_path / "run" / "result.json").exists() and (tmp_path / "run" / "report.html").exists()
 
 
 def test_a_line_of_figures_is_whole_or_not_there(tmp_path, monkeypatch):
     folder = Workdir(tmp_path)
-    folder.append({"step": 1})
+    folder.append(row(1))
     real = json.dumps
 
     class Full(str):
@@ -170,10 +229,23 @@ def test_a_line_of_figures_is_whole_or_not_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(json, "dumps", lambda row: Full(real(row)))
     with pytest.raises(SaveError, match=r"metrics\.jsonl could not be written: No space left on device"):
-        folder.append({"step": 2})
+        folder.append(row(2))
     monkeypatch.undo()
-    folder.append({"step": 3})
-    assert folder.rows() == [{"step": 1}, {"step": 3}]
+    folder.append(row(3))
+    assert folder.rows() == [row(1), row(3)]
+
+
+def row(step):
+    return {"step": step, "split": "train", "seconds": 0.5}
+
+
+def test_only_the_damaged_lines_of_figures_are_left_out(tmp_path):
+    folder = Workdir(tmp_path)
+    for step in (1, 2):
+        folder.append(row(step))
+    text = folder.metrics.read_text()
+    folder.metrics.write_text(text.replace("\n", '\n\n{"step": 1, "spl\n{"step": 9}\n' + "[" * 100_000 + "\n", 1))
+    assert folder.rows() == [row(1), row(2)] == folder.keep_rows(5)
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
@@ -185,3 +257,29 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"), Workdir(tmp_path / "file").locked():
         pass
+
+
+def test_a_folder_that_cannot_be_locked_or_written(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EBADF, "Bad file descriptor")  # a folder on NFS
+
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="cannot be locked .*no other process"):
+        patch.setattr(fcntl, "flock", flock)
+        with Workdir(tmp_path / "run").locked():
+            pass
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="cannot be written"), Workdir(tmp_path / "run").locked():
+        pass
+    (tmp_path / "run" / "checkpoints").write_text("")
+    with pytest.raises(UserError, match="checkpoints cannot be written: File exists"):
+        Checkpoints(tmp_path / "run" / "checkpoints")
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    for name, words in (("folder.json", "cannot be read: Is a directory"), ("deep.json", "is damaged: ")):
+        with pytest.raises(UserError, match=words):
+            Workdir(tmp_path).read(name)
+    with pytest.raises(UserError, match="cannot be read: Not a directory"):
+        Workdir(tmp_path / "deep.json").read("config.json")

@@ -1,6 +1,8 @@
 """Numbers that go wrong: the run halts and says where, skips the batch, or goes back; and only that."""
 
 import json
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,9 @@ from bigjax.errors import UserError
 from bigjax.models import MODELS
 from bigjax.models.gpt import GPT
 from bigjax.tasks.language_modelling import LanguageModelling
+from bigjax.training import loop
 from bigjax.training.checkpoint import flatten, newest_weights, saved_steps
+from bigjax.training.interrupt import Stopped
 from bigjax.training.loop import batch_fetcher
 from bigjax.training.nonfinite import diagnose
 from bigjax.training.setup import resolve, set_up
@@ -129,6 +133,39 @@ def test_goes_back_and_leaves_the_data_since_out(expected, tmp_path, capsys):
             saved = list(trained)
     assert out.count("is not finite: back to step") == 2
     same_bits(newest_weights(tmp_path)[0], after(trained))
+
+
+def test_a_signal_between_a_bad_step_and_its_notice_saves_no_frozen_state(tmp_path, monkeypatch, expected):
+    """All after it would be frozen, too, and nothing would tell."""
+    (bad, *_), after = expected
+    every = next(n for n in (5, 4, 3, 2) if bad % n and bad > n)
+    options = config(on_nonfinite="rollback", log_every=0, checkpoint_every=every, steps=bad + 1)
+    real = loop.prefetched
+
+    def prefetched(fetch, start, *rest):
+        for step, batch in enumerate(real(fetch, start, *rest), start + 1):
+            if step == bad:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match=f"after step {bad}"):
+        patch.setattr(loop, "prefetched", prefetched)
+        bigjax.train(options, workdir=tmp_path, quiet=True)
+    assert bigjax.train(options, workdir=tmp_path, quiet=True).result["step"] == bad + 1
+    same_bits(newest_weights(tmp_path)[0], after([*range(1, (bad - 1) // every * every + 1), bad + 1]))
+
+
+def test_what_went_back_is_reproduced(tmp_path, expected):
+    bigjax.train(config(on_nonfinite="rollback"), workdir=tmp_path, quiet=True)
+    verdict = bigjax.reproduce(tmp_path, quiet=True)
+    assert verdict.differences == [] and verdict.compared.endswith("2 checkpoints")
+
+
+def test_that_the_search_fails_does_not_hide_what_happened(tmp_path, monkeypatch):
+    monkeypatch.setattr("bigjax.training.watch.diagnose", lambda *_: 1 / 0)
+    with pytest.raises(UserError, match="is not finite"):
+        bigjax.train(config(), workdir=tmp_path, quiet=True)
+    assert "division by zero" in json.loads((tmp_path / "nonfinite.json").read_text())["diagnosis"]
 
 
 def test_finds_the_layer_in_forward_and_backward():

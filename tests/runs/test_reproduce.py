@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 
 import bigjax
 from bigjax.cli import main
 from bigjax.errors import UserError
+from bigjax.training import loop
+from bigjax.training.interrupt import Stopped
 
 TEXT = "".join(f"line {i}: {'abcdefgh'[i % 8] * (i % 13)} and so on\n" for i in range(60))
 
@@ -114,6 +117,41 @@ def test_what_changed_at_a_resume_is_kept(original, tmp_path):
     assert manifest["cpu"] == "another"
     assert [entry["step"] for entry in manifest["resumed"]] == [8]
     assert manifest["resumed"][0]["changed"][0].startswith("cpu was 'another' and is now ")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("manifest.json", {"resumed": 3}),
+        ("manifest.json", {"resumed": [{"step": "1"}]}),
+        ("manifest.json", {"config": None}),
+        ("manifest.json", {"data": [1]}),
+        ("result.json", {"params_sha256": None}),
+    ],
+)
+def test_damage_is_told_before_anything_is_trained(run, name, change, monkeypatch):
+    monkeypatch.setattr(loop, "fit", lambda *_: pytest.fail("trained"))
+    edit(run, name, lambda content: content.update(change))
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        bigjax.reproduce(run, quiet=True)
+
+
+def test_a_manifest_that_is_none_stops_a_resume_before_it_writes(original, run):
+    (run / "result.json").unlink()
+    edit(run, "manifest.json", lambda manifest: manifest.update(resumed=3))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        bigjax.train(config(original / "text.txt"), workdir=run, quiet=True)
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_ctrl_c_does_not_say_that_anything_is_saved(monkeypatch, capsys):
+    def stopped(*_):
+        raise Stopped(signal.SIGINT, 3)
+
+    monkeypatch.setattr(bigjax, "reproduce", stopped)
+    assert main(["reproduce", "--workdir=run"]) == 130
+    assert capsys.readouterr().err == "bigjax: stopped by SIGINT after step 3.\n"
 
 
 def test_there_must_be_a_run(tmp_path):
