@@ -50,6 +50,8 @@ def test_the_commands_run(folder, monkeypatch, capsys):
             assert main(words) == 0, capsys.readouterr().err
             printed.append(capsys.readouterr().out)
     assert "bleu" in printed[0] and "chrf" in printed[0]
+    assert main(["evaluate", "--workdir=runs/small", "--split=train"]) == 0
+    assert "perplexity" in capsys.readouterr().out
     assert printed[1].startswith("Where is the station?: ") and "token probability" in printed[1]
     assert [json.loads(line)["text"] for line in printed[2].splitlines()] == ["twenty-one", "seven"]
     result = json.loads((folder / "runs/small/result.json").read_text())
@@ -80,6 +82,8 @@ def test_answers_are_the_beams_with_their_probabilities(folder):
     assert answer["probability"] == pytest.approx(np.exp(total), rel=1e-3)
     assert answer["token_probability"] == pytest.approx(np.exp(total / len(best)), rel=1e-4)
     assert 1 <= len(answer["alternatives"]) <= 3
+    ((_, typed),) = bigjax.predict(run.workdir, " seven ")
+    assert typed["probability"] == pytest.approx(answer["probability"], rel=1e-3)
 
 
 def test_generate_points_to_predict(folder, capsys):

@@ -103,8 +103,11 @@ def answers_of(values: Mapping[str, Any]) -> list[tuple[Any, Any]]:
     if "answers" in values:
         answers = values["answers"]
         if isinstance(answers, Mapping):  # columns, as Hugging Face and TFDS have them
-            texts = answers.get("text", ())
-            return list(zip(texts, answers.get("answer_start", [None] * len(texts)), strict=True))
+            texts = answers.get("text", [])
+            starts = answers.get("answer_start", [None] * len(texts) if isinstance(texts, list) else None)
+            if not (isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)):
+                raise ValueError("'text' and 'answer_start' in 'answers' must be lists of the same length")
+            return list(zip(texts, starts, strict=True))
         if not isinstance(answers, list):
             raise ValueError("'answers' is no list")
         return [(a.get("text"), a.get("answer_start")) if isinstance(a, Mapping) else (a, None) for a in answers]

@@ -203,7 +203,7 @@ def speech_dataset(found: Mapping[str, list[Utterance]], options: SpeechOptions,
     pool = ThreadPoolExecutor(threads(), thread_name_prefix="audio")
     look = functools.partial(header_or_problem, sample_rate=rate if options.check else None)
     headers = {name: usable(some, pool.map(look, some), bad) for name, some in found.items()}
-    if not headers["train"]:
+    if not headers.get("train"):
         raise UserError(f"The train split of {what} is empty.")
     coder = make_labels(options.tokenizer, options.vocab_size, [u.text for u in headers["train"]])
     speeds = {name: options.speeds if name == "train" else (1.0,) for name in headers}

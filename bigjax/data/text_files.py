@@ -207,7 +207,7 @@ def joined(documents: Callable[[], Iterator[memoryview]], path: str, option: str
 
 def folder_documents(folder: Path, bad: BadRecords) -> Iterator[memoryview]:
     """The .txt files of a folder in sorted order, hidden ones left out; one that is no text is a bad record."""
-    for file in sorted(file for file in folder.glob("*.txt") if not file.name.startswith(".")):
+    for file in sorted(file for file in folder.glob("*.txt") if file.is_file() and not file.name.startswith(".")):
         text = memory_mapped(file)
         if problem := no_document(text):
             bad.report(repr(str(file)), problem)
@@ -222,7 +222,7 @@ def json_documents(path: str, option: str, text_key: str, bad: BadRecords) -> It
         if not isinstance(value, str):
             bad.report(record.where, f"{text_key!r} is no text")
             continue
-        text = np.frombuffer(value.encode(errors="surrogatepass"), np.uint8)  # a lone surrogate is not UTF-8
+        text = np.frombuffer(value.encode(), np.uint8)
         if problem := no_document(text):
             bad.report(record.where, problem)
         else:

@@ -93,6 +93,8 @@ def test_tables(tmp_path):
             "'Bonn' does not stand at character 0",
         ),
         ({"answers": "Köln"}, "'answers' is no list"),
+        ({"answers": {"text": "Köln", "answer_start": 35}}, "must be lists of the same length"),
+        ({"answers": {"text": ["Köln"], "answer_start": [35, 0]}}, "must be lists of the same length"),
         ({"answers": []}, "it has 0 answers, but 'is_impossible' is false"),
         ({"is_impossible": True}, "it has 1 answers, but 'is_impossible' is true"),
         ({"question": " "}, "'question' has no text"),
