@@ -47,6 +47,11 @@ class BadRecords:
         shown = "; ".join(self.problems[:3]) + ("; ..." if len(self.problems) > 3 else "")
         return (f"skipped {len(self.problems)} bad record{'s' * (len(self.problems) > 1)}: {shown}",)
 
+    @property
+    def reason(self) -> str:
+        """The same in brackets, for the end of an error that nothing is left."""
+        return "".join(f" ({note})" for note in self.notes)
+
 
 class Record(NamedTuple):
     """One record of a table."""
@@ -114,6 +119,7 @@ def parse_json(path: str, bad: BadRecords) -> Iterator[Record]:
 
 def parse_delimited(path: str, kind: str, columns: Sequence[str], bad: BadRecords) -> Iterator[Record]:
     """The rows below a line of column names; a row of several lines is where its first one is."""
+    csv.field_size_limit(2**31 - 1)  # a text may be long
     begin = 0  # csv's own line_num does not count lines that are left out
 
     def numbered() -> Iterator[str]:

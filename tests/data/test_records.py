@@ -101,6 +101,11 @@ def test_a_row_of_several_lines_is_where_it_begins(tmp_path):
     assert [record.where[-6:] for record in records] == ["line 2", "line 4"]
 
 
+def test_a_text_may_be_long(tmp_path):
+    (tmp_path / "a.csv").write_text("sentence,label\n" + "x" * 200_000 + ",1\n")
+    assert len(read(tmp_path / "a.csv")[0]) == 1
+
+
 def test_an_escaped_character_of_two_halves_is_whole(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"sentence": "😀", "label": 0}))
     ((_, values),) = read(tmp_path / "a.jsonl")[0]
