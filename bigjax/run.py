@@ -16,9 +16,10 @@ from tokenizers import Tokenizer
 
 from bigjax.cache import cache_folder
 from bigjax.config import experiment_config, load_experiment
+from bigjax.data.subwords import load_tokenizer
 from bigjax.errors import UserError, nearest
 from bigjax.folders import new_folder
-from bigjax.pretrained.folder import read_documents, read_tokenizer
+from bigjax.pretrained.folder import read_documents
 from bigjax.pretrained.load import load_pretrained, stop_tokens
 from bigjax.pretrained.save import save_pretrained
 from bigjax.report import plot_metrics
@@ -96,7 +97,7 @@ class Run:
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer that was kept with the run; None where tokens are bytes, or the model has none."""
         file = self.workdir / "tokenizer.json"
-        return read_tokenizer(file) if file.exists() else None
+        return load_tokenizer(file) if file.exists() else None
 
     @cached_property
     def info(self) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def decoded_dataset(
                 if cache:
                     pixels[rows] = images
             if not good.any():
-                raise UserError(f"No image of the {name} split of {what} can be used{''.join(bad.notes)}.")
+                raise UserError(f"No image of the {name} split of {what} can be used{bad.reason}.")
             if not good.all():
                 pixels, labels = pixels[good] if cache else pixels, labels[good]
                 decoder.split = split = split.only(np.flatnonzero(good))

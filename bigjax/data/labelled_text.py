@@ -211,7 +211,7 @@ def text_table(
                 rows.append(texts)
                 found.append(str(label).strip())
         if not rows:
-            raise UserError(f"{path!r} (config.data.{split}) has no records that can be used.")
+            raise UserError(f"{path!r} (config.data.{split}) has no records that can be used{bad.reason}.")
         names = names or classes(found)
         number = {name: i for i, name in enumerate(names)}
         first, *second = map(list, zip(*rows, strict=True))

@@ -205,7 +205,7 @@ def read_pairs(path: str, option: str, source: str, target: str, bad: BadRecords
     for where, values in read_table(path, option, (source, target), bad):
         add_pair(pairs, values[source], values[target], where, bad)
     if not pairs.sources:
-        raise UserError(f"{path!r} (config.data.{option}) has no pairs.")
+        raise UserError(f"{path!r} (config.data.{option}) has no pairs{bad.reason}.")
     return pairs
 
 

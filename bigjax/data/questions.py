@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bigjax.data.records import BadRecords, read_table
+from bigjax.data.records import SURROGATE, BadRecords, read_table
 from bigjax.errors import UserError
 
 
@@ -91,6 +91,8 @@ def question_of(values: Mapping[str, Any]) -> Question:
     for key in ("question", "context"):
         if not isinstance(values.get(key), str) or not values[key].strip():
             raise ValueError(f"{key!r} has no text")
+        if SURROGATE.search(values[key]):
+            raise ValueError(f"{key!r} has a \\ud... escape that is half a character, which no text has")
     passage = values["context"]
     answers = [(text, placed(text, start, passage)) for text, start in answers_of(values)]
     if values.get("is_impossible", not answers) == bool(answers):
@@ -103,8 +105,11 @@ def answers_of(values: Mapping[str, Any]) -> list[tuple[Any, Any]]:
     if "answers" in values:
         answers = values["answers"]
         if isinstance(answers, Mapping):  # columns, as Hugging Face and TFDS have them
-            texts = answers.get("text", ())
-            return list(zip(texts, answers.get("answer_start", [None] * len(texts)), strict=True))
+            texts = answers.get("text", [])
+            starts = answers.get("answer_start", [None] * len(texts) if isinstance(texts, list) else None)
+            if not (isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)):
+                raise ValueError("'text' and 'answer_start' in 'answers' must be lists of the same length")
+            return list(zip(texts, starts, strict=True))
         if not isinstance(answers, list):
             raise ValueError("'answers' is no list")
         return [(a.get("text"), a.get("answer_start")) if isinstance(a, Mapping) else (a, None) for a in answers]
@@ -124,7 +129,7 @@ def placed(text: Any, start: Any, passage: str) -> int:
         return passage.index(text)
     try:
         begin = int(start)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"'answer_start' is no whole number but {start!r}") from error
     if begin < 0 or passage[begin : begin + len(text)] != text:
         raise ValueError(f"the answer {text!r} does not stand at character {begin} of its passage")

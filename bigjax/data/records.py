@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -9,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 from bigjax.errors import UserError, nearest
 
 OnError = Literal["stop", "skip"]
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class BadRecords:
@@ -43,6 +46,11 @@ class BadRecords:
             return ()
         shown = "; ".join(self.problems[:3]) + ("; ..." if len(self.problems) > 3 else "")
         return (f"skipped {len(self.problems)} bad record{'s' * (len(self.problems) > 1)}: {shown}",)
+
+    @property
+    def reason(self) -> str:
+        """The same in brackets, for the end of an error that nothing is left."""
+        return "".join(f" ({note})" for note in self.notes)
 
 
 class Record(NamedTuple):
@@ -101,39 +109,51 @@ def parse_json(path: str, bad: BadRecords) -> Iterator[Record]:
         except ValueError as error:
             bad.report(where, f"no JSON: {error}")
             continue
-        if isinstance(values, dict):
-            yield Record(where, values)
-        else:
+        if not isinstance(values, dict):
             bad.report(where, "no JSON object")
+        elif "\\u" in line and SURROGATE.search(json.dumps(values, ensure_ascii=False)):
+            bad.report(where, "a \\ud... escape that is half a character, which no text has")
+        else:
+            yield Record(where, values)
 
 
 def parse_delimited(path: str, kind: str, columns: Sequence[str], bad: BadRecords) -> Iterator[Record]:
-    """The rows below a line of column names."""
-    last = 0  # csv's own line_num does not count lines that are left out
+    """The rows below a line of column names; a row of several lines is where its first one is."""
+    csv.field_size_limit(2**31 - 1)  # a text may be long
+    begin = 0  # csv's own line_num does not count lines that are left out
 
     def numbered() -> Iterator[str]:
-        nonlocal last
-        for last, line in lines(path, bad):  # noqa: B007 (it is used outside)
+        nonlocal begin
+        for number, line in lines(path, bad):
+            begin = begin or number
             yield line
 
-    rows = csv.reader(
+    reader = csv.reader(
         numbered(),
         delimiter="\t" if kind == ".tsv" else ",",
         quoting=csv.QUOTE_NONE if kind == ".tsv" else csv.QUOTE_MINIMAL,
+        strict=True,  # else a quotation mark that is never closed swallows the rest of the file
     )
-    header = next(rows, [])
+
+    def rows() -> Iterator[list[str]]:
+        nonlocal begin
+        while True:
+            begin = 0
+            try:
+                yield next(reader)
+            except csv.Error as error:
+                bad.report(f"{path!r} line {begin}", f"it cannot be cut into columns: {error}")
+            except StopIteration:
+                return
+
+    header = next(rows(), [])
     for column in columns:
         if column not in header:
             raise UserError(f"{path!r} has no column {column!r} in its first line; {nearest(column, header)}")
-    while True:
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            bad.report(f"{path!r} line {last}", str(error))
-            continue
-        if row is None:
-            return
-        where = f"{path!r} line {last}"
+        if header.count(column) > 1:
+            raise UserError(f"{path!r} has several columns {column!r} in its first line; rename all but one.")
+    for row in rows():
+        where = f"{path!r} line {begin}"
         if len(row) == len(header):
             yield Record(where, dict(zip(header, row, strict=True)))
         elif row:

@@ -203,8 +203,8 @@ def speech_dataset(found: Mapping[str, list[Utterance]], options: SpeechOptions,
     pool = ThreadPoolExecutor(threads(), thread_name_prefix="audio")
     look = functools.partial(header_or_problem, sample_rate=rate if options.check else None)
     headers = {name: usable(some, pool.map(look, some), bad) for name, some in found.items()}
-    if not headers["train"]:
-        raise UserError(f"The train split of {what} is empty.")
+    if not headers.get("train"):
+        raise UserError(f"The train split of {what} is empty{bad.reason}.")
     coder = make_labels(options.tokenizer, options.vocab_size, [u.text for u in headers["train"]])
     speeds = {name: options.speeds if name == "train" else (1.0,) for name in headers}
     labels: dict[str, dict[Utterance, np.ndarray]] = {}
@@ -217,7 +217,7 @@ def speech_dataset(found: Mapping[str, list[Utterance]], options: SpeechOptions,
         positions = [-(-min(some) // options.subsampling) for some in frames.values()]
         labels[name] = usable(kept, map(functools.partial(labels_or_problem, coder), kept, positions), bad)
         if not labels[name]:
-            raise UserError(f"The {name} split of {what} is empty.")
+            raise UserError(f"The {name} split of {what} is empty{bad.reason}.")
         lengths[name] = np.array([frames[utterance] for utterance in labels[name]])
     among = np.concatenate([some.ravel() for some in lengths.values()])
     most_labels = max(len(row) for some in labels.values() for row in some.values())

@@ -32,11 +32,14 @@ def speech_manifest(
 
 def in_manifest(path: str, option: str, bad: BadRecords) -> list[Utterance]:
     """The utterances of one manifest."""
-    folder = Path(path).expanduser().parent
-    return [
-        utterance(f"{where} ({str(values['audio'])!r})", folder / str(values["audio"]), str(values["text"]))
-        for where, values in read_table(path, option, ("audio", "text"), bad)
-    ]
+    folder, found = Path(path).expanduser().parent, []
+    for where, values in read_table(path, option, ("audio", "text"), bad):
+        audio, text = values["audio"], values["text"]
+        if isinstance(audio, str) and isinstance(text, str):
+            found.append(utterance(f"{where} ({audio!r})", folder / audio, text))
+        else:
+            bad.report(where, "what is in 'audio' and 'text' must be text")
+    return found
 
 
 def utterance(where: str, path: Path, text: str) -> Utterance:

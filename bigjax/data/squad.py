@@ -120,7 +120,7 @@ def question_dataset(
         raise UserError(f"config.data.buckets must be positive, not {buckets}.")
     for name, some in questions.items():
         if not some:
-            raise UserError(f"The {name} split is empty: there is no question in its part of the data.")
+            raise UserError(f"The {name} split is empty: there is no question in its part of the data{bad.reason}.")
     texts = dict.fromkeys(text for q in questions["train"] for text in (q.passage, q.text))
     coder = subword_tokenizer(tokenizer, vocab_size, texts)
     layout = make_layout(coder, **sizes)

@@ -79,13 +79,22 @@ def bert_like(model: models.Model) -> Tokenizer:
 
 
 def read_tokenizer(path: str) -> Tokenizer:
-    """A tokenizer.json, or the one in a folder, without the padding and truncation that it may have been saved with."""
+    """A tokenizer.json, or the one in a folder: see `load_tokenizer`."""
     file = Path(path).expanduser()
     file = file / "tokenizer.json" if file.is_dir() else file
     if not file.is_file():
         raise UserError(
             f"config.data.tokenizer must be 'wordpiece', 'bpe' or a tokenizer.json; there is no {str(file)!r}."
         )
+    return load_tokenizer(file)
+
+
+def load_tokenizer(file: Path) -> Tokenizer:
+    """A tokenizer.json, without the padding and truncation that it may have been saved with.
+
+    Raises:
+      UserError: it is damaged.
+    """
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises no narrower class

@@ -177,11 +177,11 @@ def read_text(path: str, option: str, text_key: str, bad: BadRecords) -> np.ndar
     """A text, uint8 [N]: a file as it is, or documents as `Texts` has them."""
     file = Path(path).expanduser()
     if file.is_dir():
-        return joined(lambda: folder_documents(file, bad), path, option)
+        return joined(lambda: folder_documents(file, bad), path, option, bad)
     if not file.is_file():
         raise UserError(f"There is no text file {path!r} (config.data.{option}).")
     if file.suffix.lower() == ".jsonl":
-        return joined(lambda: json_documents(path, option, text_key, bad), path, option)
+        return joined(lambda: json_documents(path, option, text_key, bad), path, option, bad)
     return memory_mapped(file)
 
 
@@ -190,7 +190,7 @@ def memory_mapped(file: Path) -> np.ndarray:
     return np.memmap(file, np.uint8, mode="r") if file.stat().st_size else np.empty(0, np.uint8)
 
 
-def joined(documents: Callable[[], Iterator[memoryview]], path: str, option: str) -> np.ndarray:
+def joined(documents: Callable[[], Iterator[memoryview]], path: str, option: str, bad: BadRecords) -> np.ndarray:
     """Documents one after another, each with a NUL behind it, and one before the first."""
 
     def pieces() -> Iterator[memoryview | bytes]:
@@ -201,13 +201,13 @@ def joined(documents: Callable[[], Iterator[memoryview]], path: str, option: str
 
     text = spooled(pieces())
     if len(text) < 2:
-        raise UserError(f"{path!r} (config.data.{option}) has no documents.")
+        raise UserError(f"{path!r} (config.data.{option}) has no documents{bad.reason}.")
     return text
 
 
 def folder_documents(folder: Path, bad: BadRecords) -> Iterator[memoryview]:
     """The .txt files of a folder in sorted order, hidden ones left out; one that is no text is a bad record."""
-    for file in sorted(file for file in folder.glob("*.txt") if not file.name.startswith(".")):
+    for file in sorted(file for file in folder.glob("*.txt") if file.is_file() and not file.name.startswith(".")):
         text = memory_mapped(file)
         if problem := no_document(text):
             bad.report(repr(str(file)), problem)
@@ -222,7 +222,7 @@ def json_documents(path: str, option: str, text_key: str, bad: BadRecords) -> It
         if not isinstance(value, str):
             bad.report(record.where, f"{text_key!r} is no text")
             continue
-        text = np.frombuffer(value.encode(errors="surrogatepass"), np.uint8)  # a lone surrogate is not UTF-8
+        text = np.frombuffer(value.encode(), np.uint8)
         if problem := no_document(text):
             bad.report(record.where, problem)
         else:

@@ -10,6 +10,7 @@ import numpy as np
 
 from bigjax.data.cached import LARGE, cached
 from bigjax.data.dataset import sha256
+from bigjax.data.subwords import load_tokenizer
 from bigjax.data.tokenizer import DOCUMENT_END, Tokenizer, character_start, chunks, id_dtype
 from bigjax.data.word_level import LINE_END, character_level, characters, word_level, words
 from bigjax.errors import UserError
@@ -105,7 +106,6 @@ def sample(train: np.ndarray, where: str) -> Iterator[str]:
 
 def saved(path: str) -> Tokenizer:
     """A tokenizer from its file: a byte-level BPE, as those of GPT-2, Llama 3 and Qwen 3 are, or a run's own."""
-    import tokenizers
     from tokenizers import models
 
     file = Path(path).expanduser()
@@ -115,13 +115,8 @@ def saved(path: str) -> Tokenizer:
             "config.data.tokenizer must be 'bytes', 'chars', 'words', 'bpe' or a tokenizer.json; "
             f"there is no {str(file)!r}."
         )
-    try:
-        found = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises no narrower class
-        raise UserError(f"{str(file)!r} is no tokenizer: {error}.") from error
+    found = load_tokenizer(file)
     if isinstance(found.model, models.BPE) and '"ByteLevel"' in found.to_str():
-        found.no_truncation()
-        found.no_padding()
         return byte_level(found)
     if isinstance(found.model, models.WordLevel):
         names = sorted(found.get_vocab(), key=found.get_vocab().__getitem__)

@@ -35,7 +35,8 @@ class ImagePredictor(Predictor):
             encoded = Path(path).expanduser().read_bytes()
         except OSError as error:
             raise UserError(f"{path!r} cannot be read: {error.strerror}.") from error
-        form = Format(data.get("image_size"), shape[-1] == 1, data.get("interpolation", "bicubic"))
+        # `digits` alone has no such key, and enlarges bilinearly.
+        form = Format(data.get("image_size"), shape[-1] == 1, data.get("interpolation", "bilinear"))
         pixels = Augment(data.get("crop")).evaluate(form.decode(encoded, repr(path))[None])[0]
         if pixels.shape != shape:
             raise UserError(

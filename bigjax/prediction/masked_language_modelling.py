@@ -31,9 +31,7 @@ class FillMaskPredictor(Predictor):
 
         `masks` has them by mask.
         """
-        tokenizer, mask, context = self.run.tokenizer, self.run.info["mask_token"], self.run.info["context"]
-        if tokenizer is None:
-            raise UserError(f"{self.run.workdir} has no tokenizer.json.")
+        tokenizer, mask, context = self.tokenizer, self.run.info["mask_token"], self.run.info["context"]
         tokens = np.array(tokenizer.encode(text).ids, np.int32)
         places = np.flatnonzero(tokens == tokenizer.token_to_id(mask))
         if not len(places):

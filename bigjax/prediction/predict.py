@@ -58,7 +58,7 @@ def inputs(predictor: Predictor, source: str, options: Mapping[str, str]) -> lis
         found = read_jsonl(path, predictor)
     elif path is not None and path.suffix.lower() in suffixes:
         found = [one(path)]
-    elif predictor.suffixes or (not source.split()[1:] and source.lower().endswith((*suffixes, ".jsonl"))):
+    elif predictor.suffixes or path or (not source.split()[1:] and source.lower().endswith((*suffixes, ".jsonl"))):
         raise UserError(f"There is no file {source!r} that ends in {', '.join(suffixes)} or .jsonl, and no folder.")
     else:
         found = [("An input", {first: source})]

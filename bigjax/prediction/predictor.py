@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from tokenizers import Tokenizer
+
+from bigjax.errors import UserError
 
 if TYPE_CHECKING:
     from bigjax.run import Run
@@ -28,6 +31,13 @@ class Predictor:
 
     def __init__(self, run: "Run") -> None:
         self.run = run
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The run's; raises UserError where it has none any more."""
+        if self.run.tokenizer is None:
+            raise UserError(f"{self.run.workdir} has lost its tokenizer.json.")
+        return self.run.tokenizer
 
     def __call__(self, inputs: Sequence[Mapping[str, str]]) -> list[Answer]:
         """An answer to each input; raises UserError, which names the input, for one that cannot be read."""

@@ -8,7 +8,6 @@ import numpy as np
 
 from bigjax.data.questions import Question
 from bigjax.data.windows import Windows, make_layout
-from bigjax.errors import UserError
 from bigjax.prediction.predictor import Answer, Predictor, ranked
 from bigjax.tasks import QuestionAnswering
 from bigjax.training.setup import arguments
@@ -31,9 +30,7 @@ class QuestionPredictor(Predictor):
 
     def __init__(self, run: "Run") -> None:
         super().__init__(run)
-        if run.tokenizer is None:
-            raise UserError(f"{run.workdir} has no tokenizer.json.")
-        self.tokenizer, data = run.tokenizer, run.config["data"]
+        data = run.config["data"]
         self.layout = make_layout(self.tokenizer, data["max_length"], data["stride"], data["max_query_length"])
         self.task = task = QuestionAnswering(**arguments(run.config["task"]))
         self.evaluate = jax.jit(lambda model, batch: task.evaluate(model, batch, None)[2])

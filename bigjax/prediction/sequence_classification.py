@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from bigjax.data.labelled_text import COARSE, encode
-from bigjax.errors import UserError
 from bigjax.prediction.predictor import Answer, Predictor, ranked
 from bigjax.tasks.sequence_classification import SequenceClassification
 
@@ -31,11 +30,9 @@ class SequencePredictor(Predictor):
         self.chances = jax.jit(lambda model, batch: jax.nn.softmax(task.logits(model, batch)))
 
     def __call__(self, inputs: Sequence[Mapping[str, str]]) -> list[Answer]:
-        info, tokenizer = self.run.info, self.run.tokenizer
-        if tokenizer is None:
-            raise UserError(f"{self.run.workdir} has lost its tokenizer.json.")
+        info = self.run.info
         columns = [[example[field] for example in inputs] for field in self.fields]
-        tokens = encode(tokenizer, columns[0], columns[1] if len(columns) > 1 else None, info["max_length"])
+        tokens = encode(self.tokenizer, columns[0], columns[1] if len(columns) > 1 else None, info["max_length"])
         width = -(-int(tokens.lengths.max()) // COARSE) * COARSE  # few widths, for each is compiled
         chances = np.asarray(self.chances(self.run.model, tokens.rows(np.arange(len(inputs)), width)))
         return [ranked(chance, info["class_names"], len(info["class_names"])) for chance in chances]

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from bigjax.data.pairs import encode
-from bigjax.errors import UserError
 from bigjax.inference.beam import LOW, search
 from bigjax.models.encoder_decoder import Source
 from bigjax.prediction.predictor import Answer, Predictor
@@ -27,16 +26,15 @@ class TranslationPredictor(Predictor):
 
     def __call__(self, inputs: Sequence[Mapping[str, str]]) -> list[Answer]:
         run, task = self.run, Translation(**arguments(self.run.config["task"]))
-        if run.tokenizer is None:
-            raise UserError(f"{run.workdir} has no tokenizer.json, without which texts cannot be read.")
-        rows = [[*tokens, run.info["end"]] for tokens in encode(run.tokenizer, [one["text"] for one in inputs])]
+        texts = [one["text"].strip() for one in inputs]  # as the data read them
+        rows = [[*tokens, run.info["end"]] for tokens in encode(self.tokenizer, texts)]
         width = -(-max(map(len, rows)) // 32) * 32  # few widths, for each is compiled
         source = np.zeros((len(rows), width), np.int32)
         mask = np.arange(width) < np.array([len(row) for row in rows])[:, None]
         source[mask] = np.concatenate(rows)
         prompts, ends = jnp.full((len(rows), 1), run.info["begin"], jnp.int32), jnp.array([run.info["end"]], jnp.int32)
         lengths, beams = jnp.ones(len(rows), jnp.int32), max(BEAMS, task.num_beams)
-        texts, scores = search(
+        found, scores = search(
             run.model,
             prompts,
             lengths,
@@ -46,18 +44,18 @@ class TranslationPredictor(Predictor):
             task.penalty,
             Source(jnp.asarray(source), jnp.asarray(mask)),
         )
-        length = (texts >= 0).sum(-1)  # [R, K]
+        length = (found >= 0).sum(-1)  # [R, K]
         chances = np.asarray(scores * task.penalty(length.astype(jnp.float32)))
         answers = []
-        for row, of_row, tokens in zip(np.asarray(texts), chances, np.asarray(length), strict=True):
-            found = [
+        for row, of_row, tokens in zip(np.asarray(found), chances, np.asarray(length), strict=True):
+            told = [
                 {
-                    "answer": run.tokenizer.decode(text[text >= 0].tolist()),
+                    "answer": self.tokenizer.decode(text[text >= 0].tolist()),
                     "probability": float(np.exp(chance)),
                     "token_probability": float(np.exp(chance / count)),
                 }
                 for text, chance, count in zip(row, of_row, tokens, strict=True)
                 if count and chance > LOW / 2
             ]
-            answers.append({**found[0], "alternatives": found[1:]})
+            answers.append({**told[0], "alternatives": told[1:]})
         return answers

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer, ByteLevelBPETokenizer
 
+from bigjax.data.subwords import load_tokenizer
 from bigjax.errors import UserError
 from bigjax.pretrained import torchvision
 
@@ -123,7 +124,7 @@ class Folder:
         """The checkpoint's own tokenizer, or None where it has none."""
         whole, words, merges = (self.path / name for name in ("tokenizer.json", "vocab.txt", "merges.txt"))
         if whole.exists():
-            return read_tokenizer(whole)
+            return load_tokenizer(whole)
         try:
             if words.exists():
                 lower = self.optional("tokenizer_config.json").get("do_lower_case", True)
@@ -154,18 +155,3 @@ def read_documents(folder: Path) -> dict[str, str]:
         return {name: (folder / name).read_text() for name in DOCUMENTS if (folder / name).is_file()}
     except (ValueError, OSError) as error:
         raise UserError(f"A file of {str(folder)!r} cannot be read: {error}.") from error
-
-
-def read_tokenizer(file: Path) -> Tokenizer:
-    """A tokenizer.json, without the padding and truncation that it may have been saved with.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises no narrower class
-        raise UserError(f"{str(file)!r} is no tokenizer: {error}.") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer

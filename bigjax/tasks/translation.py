@@ -108,7 +108,12 @@ class Translation(Task):
         }
 
     def score(self, outputs: Mapping[int, dict[str, np.ndarray]], references: Any) -> dict[str, float]:
-        """sacreBLEU's `bleu` (Post 2018) and `chrf` (Popović 2015) of the whole split, 0 to 100."""
+        """sacreBLEU's `bleu` (Post 2018) and `chrf` (Popović 2015) of the whole split, 0 to 100.
+
+        There are none of the training split, which keeps no references.
+        """
+        if references is None:
+            return {}
         translations = [decoded(outputs[i]["tokens"], references.decode) for i in sorted(outputs)]
         right = [references.texts[i] for i in sorted(outputs)]
         bleu = BLEU(tokenize=self.bleu_tokenizer).corpus_score(translations, [right])

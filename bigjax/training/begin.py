@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer
 
+from bigjax.data.subwords import load_tokenizer
 from bigjax.errors import UserError
 from bigjax.models.stacked import is_stacked, layer_names, unstacked
 from bigjax.parallel.mesh import name_of
-from bigjax.pretrained.folder import Folder, read_documents, read_tokenizer
+from bigjax.pretrained.folder import Folder, read_documents
 from bigjax.pretrained.load import checkpoint_arrays, checkpoint_config, put
 from bigjax.training.checkpoint import flatten, newest_weights
 from bigjax.training.finetune import FinetuneOptions
@@ -87,7 +88,7 @@ def check_tokens(options: FinetuneOptions, path: Path, vocab_size: int, tokenize
     if options.replace is not None and re.search(options.replace, "embedding/embedding"):
         return
     if (path / "checkpoints").is_dir():
-        theirs = read_tokenizer(path / "tokenizer.json") if (path / "tokenizer.json").exists() else None
+        theirs = load_tokenizer(path / "tokenizer.json") if (path / "tokenizer.json").exists() else None
     else:
         theirs = Folder(path).tokenizer
     if theirs is None and vocab_size != 256:

@@ -34,8 +34,10 @@ def test_one_width_where_all_are_alike():
 
 def test_splits_share_widths():
     both = np.array([3, 9, 17, 30])
-    np.testing.assert_array_equal(Buckets(both[:2], 4, 8, both).widths, Buckets(both[2:], 4, 8, both).widths)
-    assert Buckets(both[:2], 4, 8, both).width(np.array([0, 1])) == 16
+    np.testing.assert_array_equal(
+        Buckets(both[:2], 4, 8, among=both).widths, Buckets(both[2:], 4, 8, among=both).widths
+    )
+    assert Buckets(both[:2], 4, 8, among=both).width(np.array([0, 1])) == 16
 
 
 def test_each_example_comes_once_an_epoch_and_batches_are_alike():

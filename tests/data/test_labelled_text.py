@@ -197,6 +197,10 @@ def test_a_bad_record_is_named_or_skipped(tmp_path, row, problem):
     assert len(data.splits["validation"]) == 1
     (note,) = data.notes
     assert note.startswith("skipped 1 bad record: ") and problem in note
+    file.write_text(row + "\n")
+    with pytest.raises(UserError) as told:
+        text_table(train, str(file), vocab_size=90, on_error="skip")
+    assert "has no records that can be used (skipped 1 bad record: " in str(told.value) and problem in str(told.value)
 
 
 def test_an_unknown_label_is_told_with_the_known_ones(tmp_path):

@@ -1,5 +1,7 @@
 """Tables of the user's own: what is read, and each way in which a record can be bad."""
 
+import json
+
 import pytest
 
 from bigjax.data.records import BadRecords, read_table
@@ -39,7 +41,15 @@ def test_every_kind_gives_the_same_records(tmp_path, kind):
         ("a.jsonl", b'{"sentence": "good", "label": 1}\n{"sentence": 3,\n', "line 2", "no JSON"),
         ("a.jsonl", b'{"sentence": "good", "label": 1}\n[1, 2]\n', "line 2", "no JSON object"),
         ("a.jsonl", b'{"sentence": "good", "label": 1}\n{"sentence": "b"}\n', "line 2", "nothing in 'label'"),
-        ("a.csv", b'sentence,label\ngood,1\n"bad,0\n', "line 3", "1 columns"),
+        (
+            "a.jsonl",
+            b'{"sentence": "good", "label": 1}\n{"sentence": "\\uD83D", "label": 1}\n',
+            "line 2",
+            "half a character",
+        ),
+        ("a.csv", b'sentence,label\ngood,1\n"bad,0\n', "line 3", "cannot be cut into columns"),
+        ("a.csv", b'label,sentence\n1,good\n0,"bad\n1,fine\n', "line 3", "cannot be cut into columns"),
+        ("a.csv", b'label,sentence\n1,good\n0,"bad" or not\n', "line 3", "cannot be cut into columns"),
     ],
 )
 def test_a_bad_record_stops_the_run_or_is_skipped(tmp_path, name, content, where, problem):
@@ -61,6 +71,8 @@ def test_a_bad_record_stops_the_run_or_is_skipped(tmp_path, name, content, where
         ("a.tsv", b"", "is empty"),
         ("a.txt", b"x", "must end in .tsv, .csv or .jsonl"),
         ("a.csv", b"sentnce,label\nx,1\n", "has no column 'sentence' in its first line; did you mean 'sentnce'?"),
+        ("a.csv", b"sentence,label,label\nx,1,1\n", "has several columns 'label' in its first line"),
+        ("a.tsv", b"sentence\tlabel\rgood\t1\r", "has no column 'sentence' in its first line"),
     ],
 )
 def test_a_wrong_file_stops_even_when_records_are_skipped(tmp_path, name, content, sentence):
@@ -81,6 +93,23 @@ def test_lines_are_counted_over_those_that_are_skipped(tmp_path):
     (tmp_path / "a.tsv").write_bytes(b"sentence\tlabel\nb\xffd\t0\n\ngood\t1\n")
     records, bad = read(tmp_path / "a.tsv", on_error="skip")
     assert [record.where[-6:] for record in records] == ["line 4"] and len(bad.problems) == 1
+
+
+def test_a_row_of_several_lines_is_where_it_begins(tmp_path):
+    (tmp_path / "a.csv").write_text('sentence,label\n"one\ntwo",0\nthree,1\n')
+    records, _ = read(tmp_path / "a.csv")
+    assert [record.where[-6:] for record in records] == ["line 2", "line 4"]
+
+
+def test_a_text_may_be_long(tmp_path):
+    (tmp_path / "a.csv").write_text("sentence,label\n" + "x" * 200_000 + ",1\n")
+    assert len(read(tmp_path / "a.csv")[0]) == 1
+
+
+def test_an_escaped_character_of_two_halves_is_whole(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"sentence": "😀", "label": 0}))
+    ((_, values),) = read(tmp_path / "a.jsonl")[0]
+    assert values["sentence"] == "😀"
 
 
 def test_null_is_nothing(tmp_path):

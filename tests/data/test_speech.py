@@ -152,6 +152,8 @@ def test_librispeech(tmp_path):
     assert "test" not in SOURCES["librispeech"](root=str(tmp_path), test=(), num_mels=20).splits
     with pytest.raises(UserError, match=r"config\.data\.validation has 'dev-other'"):
         SOURCES["librispeech"](root=str(tmp_path), validation=("dev-other",))
+    with pytest.raises(UserError, match=r"The train split of .* is empty"):
+        SOURCES["librispeech"](root=str(tmp_path), train=())
 
 
 def test_speech_commands(tmp_path):
@@ -252,6 +254,7 @@ def test_unchecked_audio_stops_when_its_turn_comes(tmp_path):
     [
         ("abd", "no training transcript has the character 'd' of 'abd'"),
         ("", "there is nothing in 'text'"),
+        (7, "what is in 'audio' and 'text' must be text"),
         ("abcabcabc", "takes 9 positions for CTC, but the audio has 6"),
         ("aaaa", "takes 7 positions for CTC, but the audio has 6"),
     ],

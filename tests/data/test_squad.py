@@ -87,12 +87,15 @@ def test_tables(tmp_path):
         ({"answers": [{"text": "Bonn"}]}, "'Bonn' stands 2 times in its passage; 'answer_start' must say where"),
         ({"answers": [{"text": "Rome"}]}, "'Rome' stands 0 times"),
         ({"answers": [{"text": "Köln", "answer_start": "x"}]}, "'answer_start' is no whole number but 'x'"),
+        ({"answers": [{"text": "Köln", "answer_start": np.inf}]}, "'answer_start' is no whole number but inf"),
         ({"answers": [{"text": " ", "answer_start": 3}]}, "an answer has no text"),
         (
             {"answers": [BORN["answers"][0], {"text": "Bonn", "answer_start": 0}]},
             "'Bonn' does not stand at character 0",
         ),
         ({"answers": "Köln"}, "'answers' is no list"),
+        ({"answers": {"text": "Köln", "answer_start": 35}}, "must be lists of the same length"),
+        ({"answers": {"text": ["Köln"], "answer_start": [35, 0]}}, "must be lists of the same length"),
         ({"answers": []}, "it has 0 answers, but 'is_impossible' is false"),
         ({"is_impossible": True}, "it has 1 answers, but 'is_impossible' is true"),
         ({"question": " "}, "'question' has no text"),
@@ -115,6 +118,14 @@ def test_an_article_that_is_none(tmp_path, part):
     with pytest.raises(UserError, match="no list of 'paragraphs' with 'context' and a list of 'qas'"):
         read(path)
     assert len(read(path, "skip")[0]) == 1
+
+
+def test_half_a_character_is_a_bad_question(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"data": [article(WHO, BORN | {"question": "Who is \ud83d?"})]}))
+    with pytest.raises(UserError, match=r"question 'b' .* 'question' has a .* escape that is half a character"):
+        read(str(path))
+    assert len(read(str(path), "skip")[0]) == 1
 
 
 def test_a_line_without_answer_is_named(tmp_path):

@@ -162,12 +162,14 @@ def test_bad_lines(tmp_path):
     with pytest.raises(UserError, match=r"records\.jsonl' line 2: 'text' is no text"):
         text_file(str(path), context=4)
     (note,) = text_file(str(path), context=4, on_error="skip").notes
-    assert "skipped 3 bad records" in note and "line 3: not UTF-8" in note
+    assert "skipped 3 bad records" in note and "line 3: a \\ud... escape" in note
 
 
 def test_texts_that_cannot_be(tmp_path):
+    folder = folder_of(tmp_path / "none")
+    (tmp_path / "none" / "folder.txt").mkdir()
     with pytest.raises(UserError, match="has no documents"):
-        text_file(folder_of(tmp_path / "none"))
+        text_file(folder)
     with pytest.raises(UserError, match=r"no document in its first part; set config\.data\.validation"):
         text_file(folder_of(tmp_path / "one", a="only"), context=2)
     path = tmp_path / "latin.txt"

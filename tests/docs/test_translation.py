@@ -80,6 +80,8 @@ def test_answers_are_the_beams_with_their_probabilities(folder):
     assert answer["probability"] == pytest.approx(np.exp(total), rel=1e-3)
     assert answer["token_probability"] == pytest.approx(np.exp(total / len(best)), rel=1e-4)
     assert 1 <= len(answer["alternatives"]) <= 3
+    ((_, typed),) = bigjax.predict(run.workdir, " seven ")
+    assert typed["probability"] == pytest.approx(answer["probability"], rel=1e-3)
 
 
 def test_generate_points_to_predict(folder, capsys):

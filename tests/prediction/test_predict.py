@@ -1,6 +1,7 @@
 """What `bigjax predict` takes for an input, and how it prints answers."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ from PIL import Image
 
 import bigjax
 from bigjax.cli import main
+from bigjax.data.digits import digits
 from bigjax.errors import UserError
+from bigjax.prediction.image_classification import ImagePredictor
 from bigjax.prediction.predict import inputs, readable
 from bigjax.prediction.predictor import Predictor
 
@@ -39,6 +42,12 @@ def test_a_file_and_a_folder_of_texts(tmp_path):
     (tmp_path / "other.md").write_text("no")
     assert inputs(TEXTS, str(tmp_path / "b.txt"), CONTEXT) == [{"text": "second", "context": "c"}]
     assert [example["text"] for example in inputs(TEXTS, str(tmp_path), CONTEXT)] == ["first", "second"]
+
+
+def test_a_file_of_another_kind_is_not_taken_for_a_text(tmp_path):
+    (tmp_path / "notes.md").write_text("no")
+    with pytest.raises(UserError, match=r"There is no file '.*notes.md' that ends in .txt or .jsonl"):
+        inputs(TEXTS, str(tmp_path / "notes.md"), CONTEXT)
 
 
 def test_a_jsonl_of_texts(tmp_path):
@@ -111,6 +120,15 @@ def test_an_answer_for_a_person():
     shown = readable({"image": "x" * 70}, answer).splitlines()
     assert shown == ["x" * 57 + "...: cat (75.0%)", "    (no answer) (25.0%)", "    score: 1.5"]
     assert readable({"text": "a  b\nc"}, {"answer": "tab\t"}) == r"a b c: 'tab\t'"
+
+
+def test_an_image_is_read_as_evaluation_reads_it(tmp_path):
+    options = {"image_size": 28, "crop": 24}
+    whole, read = digits(), digits(**options)
+    Image.fromarray(whole.splits["test"].eval_batch(0, 1, slice(None))["image"][0, :, :, 0]).save(tmp_path / "0.png")
+    run = SimpleNamespace(config={"data": {"name": "digits", **options}}, info=read.info)
+    pixels = read.splits["test"].eval_batch(0, 1, slice(None))["image"][0]
+    np.testing.assert_array_equal(ImagePredictor(run).read(str(tmp_path / "0.png")), pixels)
 
 
 @pytest.fixture(scope="module")

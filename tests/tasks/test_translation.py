@@ -157,6 +157,7 @@ def test_scores_are_those_of_sacrebleu(tmp_path):
     assert figures["chrf"] == pytest.approx(published["chrF2"], abs=1e-6)
     right = {number: {"tokens": words.encode(text)} for number, text in enumerate(REFERENCES)}
     assert TASK.score(right, References(REFERENCES, words)) == pytest.approx({"bleu": 100, "chrf": 100})
+    assert TASK.score(right, None) == {}  # of the training split
 
 
 @pytest.mark.slow
