@@ -6,6 +6,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,9 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
             cleanup_tmp_directories=True,
         )
-        self.writing: int | None = None  # the step
+        # Hashing and writing take a thread of their own, so that training waits for neither.
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.writing: tuple[int, Future[None]] | None = None
 
     def save(self, state: TrainState, metrics: Mapping[str, float] | None, recent: Sequence[Mapping] = ()) -> None:
         """Begins to write `state`; returns when the arrays are copied.
@@ -83,22 +86,21 @@ class Checkpoints:
           metrics: of the same step, or None.
           recent: the sums of the steps that no line of figures has told of yet; a resumed run goes on with them.
 
-        Raises:
-          SaveError: this write cannot begin.
         """
         step = int(state.step)
         sums = [{key: float(value) for key, value in one.items()} for one in jax.device_get(list(recent))]
-        try:
+        copied = jax.tree.map(np.array, state)  # the next step gives these arrays away
+
+        def write() -> None:
             with self.context:
-                self.orbax.save_async(
+                self.orbax.save(
                     step,
-                    state,
+                    copied,
                     metrics=dict(metrics) if metrics else None,
-                    custom_metadata={"sha256": hashes(state), "recent": sums},
+                    custom_metadata={"sha256": hashes(copied), "recent": sums},
                 )
-        except Exception as error:  # Orbax has no common class for what a full disk or a lost folder raises
-            raise not_saved(step, error) from error
-        self.writing = step
+
+        self.writing = step, self.thread.submit(write)
 
     def check(self, wait: bool = False) -> None:
         """Raises SaveError, once, if the write that was under way has failed; costs nothing while it goes on.
@@ -106,12 +108,12 @@ class Checkpoints:
         Args:
           wait: until it is over.
         """
-        if self.writing is None or (not wait and self.orbax.is_saving_in_progress()):
+        if self.writing is None or not (wait or self.writing[1].done()):
             return
-        step, self.writing = self.writing, None
+        (step, write), self.writing = self.writing, None
         try:
-            self.orbax.wait()
-        except Exception as error:
+            write.result()
+        except Exception as error:  # Orbax has no common class for what a full disk or a lost folder raises
             for left in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
                 shutil.rmtree(left, ignore_errors=True)  # it only fills the disk
             raise not_saved(step, error) from error
@@ -166,6 +168,7 @@ class Checkpoints:
         try:
             self.check(wait=True)
         finally:
+            self.thread.shutdown()
             with contextlib.suppress(Exception):  # told already
                 self.orbax.close()
 

@@ -150,33 +150,33 @@ def failing(message, times):
     """An Orbax save that fails the first `times`."""
     from orbax.checkpoint import v1 as ocp
 
-    real, calls = ocp.training.Checkpointer.save_async, []
+    real, calls = ocp.training.Checkpointer.save, []
 
-    def save_async(self, *args, **kwargs):
+    def save(self, *args, **kwargs):
         calls.append(args[0])
         if len(calls) <= times:
             raise OSError(28, message)
         return real(self, *args, **kwargs)
 
-    return save_async
+    return save
 
 
 def test_training_goes_on_where_a_write_fails_or_stops_where_asked(twin, tmp_path, monkeypatch, capsys):
     from orbax.checkpoint import v1 as ocp
 
-    monkeypatch.setattr(ocp.training.Checkpointer, "save_async", failing("No space left on device", 2))
+    monkeypatch.setattr(ocp.training.Checkpointer, "save", failing("No space left on device", 2))
     run = bigjax.train(CONFIG, workdir=tmp_path / "on")
     assert run.result["params_sha256"] == twin.result["params_sha256"]
     out = capsys.readouterr().out
     for step in (3, 6):
         assert f"Checkpoint {step} could not be written ([Errno 28] No space left on device); the older ones" in out
     assert saved_steps(tmp_path / "on" / "checkpoints") == [9]
-    monkeypatch.setattr(ocp.training.Checkpointer, "save_async", failing("No space left on device", 1))
+    monkeypatch.setattr(ocp.training.Checkpointer, "save", failing("No space left on device", 1))
     stop = CONFIG | {"train": CONFIG["train"] | {"on_save_error": "stop"}}
     with pytest.raises(SaveError, match="Checkpoint 3 could not be written"):
         bigjax.train(stop, workdir=tmp_path / "stop", quiet=True)
     assert not (tmp_path / "stop" / "result.json").exists()
-    monkeypatch.setattr(ocp.training.Checkpointer, "save_async", failing("No space left on device", 3))
+    monkeypatch.setattr(ocp.training.Checkpointer, "save", failing("No space left on device", 3))
     with pytest.raises(SaveError, match="Checkpoint 9 could not be written"):  # no later one will be
         bigjax.train(CONFIG, workdir=tmp_path / "last", quiet=True)
     assert not (tmp_path / "last" / "result.json").exists()
@@ -202,7 +202,7 @@ def test_signals_in_the_middle_of_an_evaluation_lose_no_figure(twin, tmp_path, m
 def test_a_stop_that_cannot_be_saved_does_not_say_that_it_is(tmp_path, monkeypatch):
     from orbax.checkpoint import v1 as ocp
 
-    monkeypatch.setattr(ocp.training.Checkpointer, "save_async", failing("No space left on device", 1))
+    monkeypatch.setattr(ocp.training.Checkpointer, "save", failing("No space left on device", 1))
     monkeypatch.setattr(Interrupts, "goes_on", lambda self: False)
     with pytest.raises(SaveError, match="Checkpoint 1 could not be written"):
         bigjax.train(CONFIG, workdir=tmp_path / "run", quiet=True)
