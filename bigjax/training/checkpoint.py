@@ -116,6 +116,7 @@ class Checkpoints:
         except Exception as error:  # Orbax has no common class for what a full disk or a lost folder raises
             for left in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
                 shutil.rmtree(left, ignore_errors=True)  # it only fills the disk
+            self.orbax.reload()  # it has forgotten the one that this write was to replace, and would never delete it
             raise not_saved(step, error) from error
 
     def restore_newest(self, abstract: TrainState) -> tuple[TrainState, list[Mapping[str, Any]]] | None:

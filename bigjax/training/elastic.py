@@ -75,33 +75,39 @@ def elastic_step(
         replicated = jax.device_put(state._replace(carry=None), whole)
         states = {n: on_device(replicated, device) for n, device in mine.items()}
         rows = {n: cut(on_device((batch, state.carry), device)) for n, device in mine.items()}
-        given: dict[int, list[Gradients]] = {n: [] for n in mine}
+        sums: dict[int, list[Gradients]] = {n: [] for n in mine}
+        carries: dict[int, list[Tree]] = {n: [] for n in mine}
         for shard in range(each):
             for n in mine:  # all devices compute at once
                 light = states[n]._replace(opt_state=(), ema={})
-                given[n].append(part(light, rows[n][shard], np.uint32(n * each + shard)))
-        totals = [tree_sum(add, [one._replace(carry=None) for one in given[n]]) for n in mine]
+                given = part(light, rows[n][shard], np.uint32(n * each + shard))
+                carries[n].append(given.carry)
+                put(add, sums[n], given._replace(carry=None), shard)
+        totals = [total for n in mine for total in sums[n]]
         if mesh.size > 1:
             stacked = between_devices(from_devices([jax.tree.map(lambda x: x[None], t) for t in totals], mesh, LAID))
             totals = [jax.tree.map(lambda x: x[0], on_device(stacked, device)) for device in mine.values()]
         done = [finish(states[n], total) for n, total in zip(mine, totals, strict=True)]
         next_state = jax.device_put(from_devices([s for s, _ in done], mesh, P()), shardings._replace(carry=None))
-        carry = from_devices([join([one.carry for one in given[n]]) for n in mine], mesh, LAID)
+        carry = from_devices([join(carries[n]) for n in mine], mesh, LAID)
         return next_state._replace(carry=carry), from_devices([sums for _, sums in done], mesh, P())
 
     return step
 
 
-def tree_sum(add: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
-    """The sum of a power of two of parts along the binary tree of halves."""
-    if len(parts) == 1:
-        return parts[0]
-    half = len(parts) // 2
-    return add(tree_sum(add, parts[:half]), tree_sum(add, parts[half:]))
+def put(add: Callable[[Any, Any], Any], sums: list[Any], part: Any, number: int) -> None:
+    """Puts part `number`, from 0 on, to the sums of those before it, along the binary tree of halves.
+
+    What can be added is added at once, so that of N parts no more than log2(N) + 1 are in memory. After a power of two
+    of parts there is one sum.
+    """
+    while number % 2:
+        part, number = add(sums.pop(), part), number // 2
+    sums.append(part)
 
 
 def butterfly(mesh: Mesh, stacked: Tree) -> Tree:
-    """Leaves [N, ...], one row a device, to the sum of all rows in each, along the same tree as `tree_sum`."""
+    """Leaves [N, ...], one row a device, to the sum of all rows in each, along the same tree as `put`."""
 
     def level(x: jax.Array, distance: int) -> jax.Array:
         return x + jax.lax.ppermute(x, mesh.axis_names, [(n, n ^ distance) for n in range(mesh.size)])

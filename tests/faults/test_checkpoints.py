@@ -182,6 +182,26 @@ def test_training_goes_on_where_a_write_fails_or_stops_where_asked(twin, tmp_pat
     assert not (tmp_path / "last" / "result.json").exists()
 
 
+def test_a_write_that_fails_at_its_end_leaves_the_old_one_until_the_next_is_whole(tmp_path, monkeypatch):
+    from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath
+
+    real, found = AtomicRenameTemporaryPath.finalize, {}
+
+    async def finalize(self):
+        final = self._final_path
+        if final.parent.name == "checkpoints":
+            found[int(final.name)] = saved_steps(tmp_path / "run" / "checkpoints")
+            if final.name == "6":
+                raise OSError(28, "No space left on device")
+        await real(self)
+
+    monkeypatch.setattr(AtomicRenameTemporaryPath, "finalize", finalize)
+    one = CONFIG | {"train": CONFIG["train"] | {"keep_checkpoints": 1, "eval_every": 0}}
+    bigjax.train(one, workdir=tmp_path / "run", quiet=True)
+    assert found == {3: [], 6: [3], 9: [3]}
+    assert saved_steps(tmp_path / "run" / "checkpoints") == [9]
+
+
 def test_signals_in_the_middle_of_an_evaluation_lose_no_figure(twin, tmp_path, monkeypatch):
     real, signals = loop.evaluate, []
 

@@ -7,16 +7,10 @@ import time
 
 import pytest
 
-from tests.runs.conftest import ROOT, bigjax, losses, result, start, words
+from tests.runs.conftest import ROOT, bigjax, same_run, start, words
 from tests.runs.test_same_bits import wait_for_step
 
 STEPS = ("train.steps=40", "train.eval_every=7")
-
-
-def same_as_twin(workdir, twin):
-    assert result(workdir)["params_sha256"] == result(twin)["params_sha256"]
-    for split in ("train", "validation", "test"):
-        assert losses(workdir, split) == losses(twin, split), split
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +37,7 @@ def test_a_signal_saves_and_the_run_goes_on_with_the_same_figures(number, code, 
         assert "which is saved; the same command with the same --workdir goes on" in err and "Traceback" not in err
     assert stops
     bigjax(*command)
-    same_as_twin(workdir, twin)
+    same_run(workdir, twin)
 
 
 @pytest.mark.slow
@@ -66,7 +60,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(twin, tmp_path):
     assert limited.stderr.splitlines()[-1].startswith("bigjax: Checkpoint 40 could not be written")
     assert {path: path.read_bytes() for path in before} == before
     bigjax(*command)
-    same_as_twin(workdir, twin)
+    same_run(workdir, twin)
 
 
 @pytest.mark.slow
@@ -81,7 +75,7 @@ def test_a_second_process_is_refused(tmp_path):
         process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert "resuming" in bigjax(*command) or result(tmp_path / "run")  # the lock died with its owner
+    bigjax(*command)  # the lock died with its owner
 
 
 SCRIPT = """

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from bigjax.training.checkpoint import recorded_hashes, saved_steps
+from bigjax.training.reproduce import figures
+from bigjax.training.workdir import Workdir
+
 ROOT = Path(__file__).resolve().parents[2]
 INTERVALS = ("--config.train.log_every=5", "--config.train.eval_every=20", "--config.train.checkpoint_every=10")
 SMALL = {
@@ -56,6 +60,22 @@ def bigjax(*arguments, devices=1, code=0):
 
 def result(workdir):
     return json.loads((workdir / "result.json").read_text())
+
+
+def same_run(workdir, other):
+    """Asserts that two runs have the same parameters and the same figures, but for those of speed."""
+    assert result(workdir)["params_sha256"] == result(other)["params_sha256"]
+    one, two = ([figures(row) for row in Workdir(folder).rows()] for folder in (workdir, other))
+    assert one == two and one
+
+
+def same_checkpoints(workdir, other):
+    """Asserts that two runs have kept the same checkpoints, to the bit."""
+    one, two = (
+        {step: recorded_hashes(folder / "checkpoints", step) for step in saved_steps(folder / "checkpoints")}
+        for folder in (workdir, other)
+    )
+    assert one == two and all(one.values()) and one
 
 
 def losses(workdir, split="train"):

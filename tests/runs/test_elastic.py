@@ -16,7 +16,7 @@ from bigjax.errors import UserError
 from bigjax.models.cnn import CNN
 from bigjax.parallel.mesh import make_mesh
 from bigjax.tasks.image_classification import ImageClassification
-from bigjax.training.elastic import elastic_step
+from bigjax.training.elastic import elastic_step, put
 from bigjax.training.setup import resolve, set_up
 from bigjax.training.step import train_step
 
@@ -74,6 +74,16 @@ def test_one_hash_whatever_the_devices(tmp_path):
     for devices, stop in ((4, 2), (2, 4), (1, None)):
         last = run_python(STOP.format(stop=stop) + SCRIPT.replace("sys.stdin.read()", job), devices)
     assert json.loads(last)[1] == hashes[1]["gpt"]
+
+
+@pytest.mark.parametrize(
+    ("count", "tree"), [(1, "0"), (2, "(0+1)"), (8, "(((0+1)+(2+3))+((4+5)+(6+7)))"), (3, "(0+1) 2")]
+)
+def test_parts_are_added_along_the_tree_of_halves(count, tree):
+    sums = []
+    for number in range(count):
+        put(lambda a, b: f"({a}+{b})", sums, str(number), number)
+    assert " ".join(sums) == tree
 
 
 def test_virtual_shards_add_up_to_the_plain_step():

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.runs.conftest import bigjax, losses, result, start, words
+from tests.runs.conftest import bigjax, losses, result, same_checkpoints, same_run, start, words
 
 MODELS = ("cnn", "rnn", "gpt")
 
@@ -17,8 +17,8 @@ MODELS = ("cnn", "rnn", "gpt")
 def test_run_again(name, finished, tmp_path):
     first = finished(name)
     bigjax("train", *words(name, "train.steps=40", "train.loader_workers=3"), f"--workdir={tmp_path / 'again'}")
-    assert result(tmp_path / "again")["params_sha256"] == result(first)["params_sha256"]
-    assert losses(tmp_path / "again") == losses(first)
+    same_run(tmp_path / "again", first)
+    same_checkpoints(tmp_path / "again", first)
     bigjax("train", *words(name, "train.steps=40", "seed=1"), f"--workdir={tmp_path / 'other'}")
     assert result(tmp_path / "other")["params_sha256"] != result(first)["params_sha256"]
 
@@ -39,9 +39,8 @@ def test_killed_and_resumed(name, finished, tmp_path):
         process.communicate()
         assert not (workdir / "result.json").exists()
     assert "resuming at step" in bigjax(*command)
-    assert result(workdir)["params_sha256"] == result(untouched)["params_sha256"]
-    for split in ("train", "validation", "test"):
-        assert losses(workdir, split) == losses(untouched, split)
+    same_run(workdir, untouched)
+    same_checkpoints(workdir, untouched)
 
 
 def wait_for_step(process, workdir, step):
