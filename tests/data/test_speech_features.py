@@ -9,7 +9,7 @@ from fixtures.make_speech import CASES
 from bigjax.data.speech_features import LogMel, SpecAugment, normalised, to_hertz, to_mels
 from bigjax.errors import UserError
 
-FIXTURE = dict(np.load(Path(__file__).parents[1] / "fixtures" / "log_mel.npz"))
+FIXTURE = dict(np.load(Path(__file__).parents[1] / "fixtures" / "log_mel.npz", allow_pickle=False))
 
 
 @pytest.mark.parametrize("case", CASES)
