@@ -13,8 +13,8 @@ class Buckets:
     """Which examples make a batch, and how wide it is: functions of (seed, step) or of the index alone.
 
     In training, every `pool` batches' worth of the shuffled examples is sorted by length, cut into batches, and the
-    batches are shuffled. A batch is as wide as the narrowest bucket that holds its longest example; there are few
-    buckets, for each is compiled once.
+    batches are shuffled; an epoch's worth at most, for copies of an example would share a batch. A batch is as wide as
+    the narrowest bucket that holds its longest example; there are few buckets, for each is compiled once.
 
     Args:
       lengths: int [N], of the examples.
@@ -40,15 +40,21 @@ class Buckets:
 
     def train(self, seed: int, step: int, batch_size: int) -> tuple[np.ndarray, int]:
         """The examples of a training batch, int64 [batch_size], and its width."""
-        examples = self.pool(seed, step // self.pool_size, batch_size)[step % self.pool_size]
+        number, place = divmod(step, self.pool_batches(batch_size))
+        examples = self.pool(seed, number, batch_size)[place]
         return examples, self.width(examples)
 
     def make_pool(self, seed: int, number: int, batch_size: int) -> np.ndarray:
-        """The examples of `pool_size` batches, int64 [pool_size, batch_size]."""
-        _, examples = shuffled(seed, number, self.pool_size * batch_size, len(self.lengths))
+        """The examples of a pool's batches, int64 [batches, batch_size]."""
+        batches = self.pool_batches(batch_size)
+        _, examples = shuffled(seed, number, batches * batch_size, len(self.lengths))
         examples = examples[np.argsort(self.lengths[examples], kind="stable")]
-        order = random(seed, "buckets", number).permutation(self.pool_size)
-        return examples.reshape(self.pool_size, batch_size)[order]
+        order = random(seed, "buckets", number).permutation(batches)
+        return examples.reshape(batches, batch_size)[order]
+
+    def pool_batches(self, batch_size: int) -> int:
+        """How many batches are sorted together."""
+        return max(1, min(self.pool_size, len(self.lengths) // batch_size))
 
     def evaluation(self, index: int, batch_size: int, rows: slice) -> tuple[np.ndarray, np.ndarray, int]:
         """Batch `index` of all examples, from short to long.

@@ -51,7 +51,9 @@ def update(program: Program, state: TrainState, total: Gradients) -> tuple[Train
     The sum of losses is divided once, by all the weight, so that parts of unequal weight count as they should. Where
     the loss or the gradient is not finite the state stays as it was, and the sums, but for "bad", are 0.
     """
-    grads = jax.tree.map(lambda g: g / total.sums["weight"], total.grads)
+    weight = total.sums["weight"]
+    weight = jnp.where(weight > 0, weight, 1)  # a small batch may hold nothing to learn from: then gradients are 0
+    grads = jax.tree.map(lambda g: g / weight, total.grads)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema

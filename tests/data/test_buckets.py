@@ -54,6 +54,14 @@ def test_each_example_comes_once_an_epoch_and_batches_are_alike():
     assert order != sorted(order)
 
 
+def test_a_small_data_set_does_not_fill_batches_with_copies():
+    lengths = np.random.default_rng(0).integers(5, 60, 256)
+    buckets = Buckets(lengths)
+    batches = [buckets.train(0, step, 32)[0] for step in range(40)]
+    assert all(len(np.unique(batch)) == 32 for batch in batches)
+    np.testing.assert_array_equal(np.bincount(np.concatenate(batches)), np.full(256, 5))
+
+
 def test_a_batch_depends_on_seed_and_step_alone():
     lengths = np.random.default_rng(1).integers(1, 50, 70)
     one, other = Buckets(lengths), Buckets(lengths)

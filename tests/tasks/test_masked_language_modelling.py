@@ -46,6 +46,20 @@ def test_the_loss_is_over_hidden_tokens_alone():
     assert metrics["accuracy"] == ((table.argmax(1)[inputs] == targets) * mask).sum() / mask.sum()
 
 
+def test_a_batch_that_hides_nothing_does_not_end_the_run(tmp_path):
+    (tmp_path / "text.txt").write_text("one two three four\n" * 50)
+    config = {
+        "model": {"name": "bert", "head": "masked_lm", "d_model": 4, "num_layers": 1, "num_heads": 1},
+        "task": {"name": "masked_language_modelling"},
+        "data": {"name": "text_masked", "train": str(tmp_path / "text.txt"), "context": 4, "vocab_size": 30},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
+        "train": {"steps": 8, "batch_size": 1, "log_every": 1, "eval_every": 0},
+    }
+    run = bigjax.train(config, workdir=tmp_path / "run", quiet=True)
+    losses = [row["loss"] for _, row in run.metrics.iterrows() if row["split"] == "train"]
+    assert len(losses) == 8 and np.isnan(losses).any() and np.isfinite(losses).any()  # one without a figure is NaN here
+
+
 def test_padding_changes_nothing():
     model = made(lambda rngs: BERT(11, 8, 16, 2, 2, head="masked_lm", rngs=rngs))
     rng = np.random.default_rng(0)
