@@ -3,10 +3,10 @@
 import contextlib
 import hashlib
 import logging
-import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,36 +68,37 @@ class Checkpoints:
             get_metric_fn=lambda metrics: metrics[metric] if higher_is_better else -metrics[metric],
             keep_checkpoints_without_metrics=False,
         )
-        self.orbax = ocp.training.Checkpointer(
+        self.opened = partial(
+            ocp.training.Checkpointer,
             self.directory,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
             cleanup_tmp_directories=True,
         )
+        self.orbax = self.opened()
         # Hashing and writing take a thread of their own, so that training waits for neither.
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.writing: tuple[int, Future[None]] | None = None
 
     def save(self, state: TrainState, metrics: Mapping[str, float] | None, recent: Sequence[Mapping] = ()) -> None:
-        """Begins to write `state`; returns when the arrays are copied.
+        """Begins to write `state`, and returns at once.
 
         Args:
-          state: what is saved.
+          state: what is saved; its arrays must stay as they are until it is written.
           metrics: of the same step, or None.
           recent: the sums of the steps that no line of figures has told of yet; a resumed run goes on with them.
 
         """
         step = int(state.step)
         sums = [{key: float(value) for key, value in one.items()} for one in jax.device_get(list(recent))]
-        copied = jax.tree.map(np.array, state)  # the next step gives these arrays away
 
         def write() -> None:
             with self.context:
                 self.orbax.save(
                     step,
-                    copied,
+                    state,
                     metrics=dict(metrics) if metrics else None,
-                    custom_metadata={"sha256": hashes(copied), "recent": sums},
+                    custom_metadata={"sha256": hashes(state), "recent": sums},
                 )
 
         self.writing = step, self.thread.submit(write)
@@ -114,9 +115,11 @@ class Checkpoints:
         try:
             write.result()
         except Exception as error:  # Orbax has no common class for what a full disk or a lost folder raises
-            for left in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
-                shutil.rmtree(left, ignore_errors=True)  # it only fills the disk
-            self.orbax.reload()  # it has forgotten the one that this write was to replace, and would never delete it
+            # Begun anew it clears away what only fills the disk, knows again of the checkpoint that this one was to
+            # replace, and does not raise the same at the next write.
+            with contextlib.suppress(Exception):
+                self.orbax.close()
+            self.orbax = self.opened()
             raise not_saved(step, error) from error
 
     def restore_newest(self, abstract: TrainState) -> tuple[TrainState, list[Mapping[str, Any]]] | None:

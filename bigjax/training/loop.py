@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from bigjax.data.loader import prefetched
 from bigjax.errors import SaveError
@@ -121,10 +122,9 @@ def fit(
                     metrics = measure(step, "validation") if evaluates else None
                     stops |= evaluates and metrics is None
                     attempt(partial(checkpoints.check, wait=saves or stops))
-                    if stops or step == steps:
-                        checkpoints.save(state, metrics, recent)  # there is no later one to hope for
-                    elif saves:
-                        attempt(partial(checkpoints.save, state, metrics, recent))
+                    if saves or stops:
+                        copied = jax.tree.map(np.array, state)  # the next step gives these arrays away
+                        checkpoints.save(copied, metrics, recent)
                 if stops:
                     break
             if interrupts.goes_on() and "test" in splits:

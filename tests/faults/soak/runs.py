@@ -13,19 +13,19 @@ LANGUAGE = {"name": "language_modelling", "sample_tokens": 4}
 IMAGES = {"name": "image_classification"}
 RUNS = {
     "cnn": {
-        "model": {"name": "cnn", "channels": (4, 8), "hidden": 16},
+        "model": {"name": "cnn", "channels": (4, 8), "hidden": 256},
         "task": IMAGES,
         "data": {"name": "digits", "flip": True},
         "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9},
     },
     "lstm": {
-        "model": {"name": "rnn", "cell": "lstm", "d_model": 16, "num_layers": 2, "dropout": 0.3},
+        "model": {"name": "rnn", "cell": "lstm", "d_model": 64, "num_layers": 2, "dropout": 0.3},
         "task": LANGUAGE,
         "data": {"name": "pydoc", "context": 8, "layout": "stream"},
         "optimizer": ADAMW | {"ema_decay": 0.9},
     },
     "gpt": {
-        "model": {"name": "gpt", "d_model": 32, "num_layers": 2, "num_heads": 2, "dropout": 0.3},
+        "model": {"name": "gpt", "d_model": 64, "num_layers": 2, "num_heads": 2, "dropout": 0.3},
         "task": LANGUAGE,
         "data": {"name": "pydoc", "context": 8},
         "optimizer": ADAMW | {"accumulate_steps": 2},
