@@ -17,7 +17,10 @@ from bigjax.errors import UserError
 from bigjax.training.setup import Experiment
 from bigjax.training.workdir import Workdir
 
-PACKAGES = ("bigjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections", "tokenizers")
+PACKAGES = (
+    *("bigjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections"),
+    *("tokenizers", "pillow", "soundfile", "soxr", "jiwer", "sacrebleu"),
+)
 
 
 def manifest(experiment: Experiment) -> dict[str, Any]:
