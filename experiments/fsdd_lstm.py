@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 "num_mels": 40,
                 "subsampling": 2,
                 "speeds": (0.9, 1.0, 1.1),
-                "buckets": 14,
+                "buckets": 20,
                 "frequency_masks": 1,
                 "frequency_width": 6,
                 "time_masks": 1,

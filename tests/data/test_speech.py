@@ -298,7 +298,7 @@ def test_real_digits_are_little_padded(tmp_path):
     with tarfile.open(FSDD) as tar:
         tar.extractall(tmp_path, filter="data")
     root = next(tmp_path.rglob("recordings"))
-    dataset = load("fsdd", root=str(root), buckets=14, speeds=(0.9, 1.0, 1.1))
+    dataset = load("fsdd", root=str(root), buckets=20, speeds=(0.9, 1.0, 1.1))
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     assert sizes == {"train": 2400, "validation": 300, "test": 300}
     batches = [dataset.splits["train"].train_batch(0, step, 32, ALL) for step in range(64)]

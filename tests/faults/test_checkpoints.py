@@ -130,12 +130,12 @@ def test_a_run_whose_checkpoints_were_all_set_aside_does_not_begin_anew(stopped)
 
 
 def test_a_reader_uses_an_older_one_and_moves_nothing(stopped):
-    flip(stopped / "checkpoints" / "9")
+    DAMAGE["metadata cut off"](stopped / "checkpoints" / "9")
     with pytest.warns(UserWarning, match=r"Checkpoint 9 in .*\. An older checkpoint is used"):
         newest_weights(stopped)
     assert saved_steps(stopped / "checkpoints") == [3, 6, 9] and not (stopped / "damaged").exists()
     for step in (3, 6):
-        flip(stopped / "checkpoints" / str(step))
+        DAMAGE["metadata cut off"](stopped / "checkpoints" / str(step))
     with pytest.raises(UserError, match="Checkpoint 3 in"), pytest.warns(UserWarning):
         newest_weights(stopped)
 
