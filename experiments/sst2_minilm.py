@@ -2,6 +2,9 @@
 
 bigjax train --config=experiments/sst2_minilm.py:path/to/all-MiniLM-L6-v2
 
+88.7% of the test sentences (seed 0) by the mean of all tokens, which begins without the checkpoint's pooler:
+`--config.model.pool=mean --config.finetune.replace='^(head|pooler)/'`.
+
 The data are the whole sentences of the Stanford Sentiment Treebank of two classes (6,920 for training, 872, 1,821), as
 tables in data/sst2. Other tables: `--config.data.train=train.tsv` and so on, see docs/text_classification.md.
 """

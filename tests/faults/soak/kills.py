@@ -73,10 +73,11 @@ def damage(count: int, rng: random.Random, folder: Path) -> tuple[Counter, list[
         newest = max(saved_steps(workdir / "checkpoints"))
         kinds[kind](workdir / "checkpoints" / str(newest))
         run = bigjax.train(config(name), workdir=workdir, quiet=True)
-        ends["found and set aside" if (workdir / "damaged").exists() else "not found"] += 1
+        found, harmless = (workdir / "damaged").exists(), kind == "a random bit"  # it may be in bytes that nobody reads
+        ends["found and set aside" if found else "harmless" if harmless else "not found"] += 1
         same = run.result["params_sha256"] == twins[name].result["params_sha256"]
         ends["same" if same else "different"] += 1
-        if not same or not (workdir / "damaged").exists():
+        if not same or not (found or harmless):
             wrong.append(f"{name} with {kind}, see {workdir}")
         else:
             shutil.rmtree(workdir)
