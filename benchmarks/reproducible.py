@@ -79,7 +79,7 @@ def saving(gigabytes: float = 1.0) -> None:
         with tempfile.TemporaryDirectory() as folder:
             checkpoints = Checkpoints(Path(folder) / "checkpoints")
             begun = time.perf_counter()
-            checkpoints.save(state._replace(step=np.int32(turn)), None)
+            checkpoints.save(state._replace(step=np.array(turn, np.int32)), None)
             waits.append(time.perf_counter() - begun)
             checkpoints.check(wait=True)
             writes.append(time.perf_counter() - begun)
