@@ -15,8 +15,6 @@ from bigjax.training.setup import Experiment
 from bigjax.training.state import TrainState
 from bigjax.training.workdir import Workdir
 
-AHEAD = 8  # steps that may wait for the device; each holds its batch in memory
-
 Recent = list[Mapping[str, Any]]
 
 
