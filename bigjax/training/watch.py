@@ -10,6 +10,7 @@ import numpy as np
 from bigjax.errors import UserError
 from bigjax.tasks.task import Sums
 from bigjax.training.checkpoint import Checkpoints, first_line
+from bigjax.training.evaluate import AHEAD
 from bigjax.training.nonfinite import diagnose
 from bigjax.training.setup import Experiment
 from bigjax.training.state import TrainState
