@@ -6,7 +6,7 @@ from pathlib import Path
 from bigjax.errors import UserError
 from bigjax.report.examples import images_section, table_section, text_section
 from bigjax.report.markup import Html, duration, figure, join, settings, tag
-from bigjax.report.plots import TIMING, card, collect_curves, main_metric
+from bigjax.report.plots import card, collect_curves, is_timing, main_metric
 from bigjax.report.style import CSS
 
 
@@ -100,7 +100,7 @@ def _headline(metrics: dict, main: str) -> Html | None:
     split = next((s for s in ("test", "validation", "train") if metrics.get(s)), None)
     if split is None:
         return None
-    names = [name for name in metrics[split] if name not in TIMING]
+    names = [name for name in metrics[split] if not is_timing(name)]
     cards = []
     for name in sorted(names, key=lambda name: (name != main, name != "loss")):
         value = metrics[split][name]
@@ -110,7 +110,7 @@ def _headline(metrics: dict, main: str) -> Html | None:
 
 
 def _curves(curves: dict, unreadable: int) -> Html:
-    cards = [card(name, by_split) for name, by_split in curves.items() if name not in TIMING]
+    cards = [card(name, by_split) for name, by_split in curves.items() if not is_timing(name)]
     note = None
     if unreadable:
         note = tag("p", f"Unreadable lines of metrics.jsonl, left out here: {unreadable}.")
@@ -120,7 +120,7 @@ def _curves(curves: dict, unreadable: int) -> Html:
 
 
 def _throughput(curves: dict) -> Html | None:
-    names = [name for name in TIMING if name in curves and name != "seconds"]
+    names = [name for name in curves if is_timing(name) and name != "seconds"]
     if not names:
         return None
     cards = [card(name, curves[name], throughput=True) for name in names]

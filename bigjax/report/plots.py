@@ -22,15 +22,12 @@ if TYPE_CHECKING:
 # One metric: split -> (steps int64 [P] ascending, values float64 [P]); a null is NaN.
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 
-TIMING = (
-    "seconds",
-    "examples_per_second",
-    "images_per_second",
-    "tokens_per_second",
-    "steps_per_second",
-    "flops_per_second",
-    "mfu",
-)
+
+def is_timing(name: str) -> bool:
+    """Whether a figure tells how fast a run was; what a rate counts is the task's own unit."""
+    return name in ("seconds", "mfu") or name.endswith("_per_second")
+
+
 MAX_POINTS = 500
 MAX_CROSSES = 50
 NICE = (1, 2, 2.5, 5, 10)  # distances between ticks
@@ -71,7 +68,7 @@ def collect_curves(rows: Iterable[dict]) -> dict[str, Curves]:
 
 def main_metric(curves: dict[str, Curves]) -> str:
     """The first metric but the loss that a held-out split has; the loss where there is none."""
-    held_out = (n for n in curves if n != "loss" and n not in TIMING and curves[n].keys() - {"train"})
+    held_out = (n for n in curves if n != "loss" and not is_timing(n) and curves[n].keys() - {"train"})
     return next(held_out, "loss")
 
 
@@ -80,7 +77,7 @@ def plot_metrics(rows: list[dict]) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    curves = {name: c for name, c in collect_curves(rows).items() if name not in TIMING}
+    curves = {name: c for name, c in collect_curves(rows).items() if not is_timing(name)}
     columns = min(3, max(1, len(curves)))
     lines = max(1, -(-len(curves) // columns))
     plot = Figure(figsize=(4.4 * columns, 2.9 * lines), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))

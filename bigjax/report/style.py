@@ -101,7 +101,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 
 .rows { font-size: 13.5px; }
 .rows th, .rows td { padding: 6px 14px 6px 0; text-align: left; vertical-align: top; }
-.rows th, .rows td { border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+.rows th, .rows td { border-bottom: 1px solid var(--line); overflow-wrap: break-word; }
 .rows th { color: var(--muted); font-size: 13px; font-weight: 500; }
 .rows td:first-child { color: var(--good); font-weight: 600; }
 .rows .wrong td:first-child { color: var(--bad); }
