@@ -41,6 +41,7 @@ def cached(key: str, dtype: type, pieces: Callable[[], Iterable[np.ndarray]]) ->
                     digest.update(content)
                     file.write(content)
                 file.write(digest.digest())
+                file.flush()  # whole before it has its name
                 Path(file.name).replace(path)
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Arrays in files: written once, whole, and written again where the file is not what it should be."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +99,14 @@ def test_writing_at_once():
     assert len(arrays) == 4
     for array in arrays:
         np.testing.assert_array_equal(array, WHOLE)
+
+
+def test_has_its_name_only_when_whole(monkeypatch):
+    sizes = []
+    rename = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, to: (sizes.append(path.stat().st_size), rename(path, to))[1])
+    array = get()
+    assert sizes == [array.nbytes + cached.DIGEST]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
