@@ -6,6 +6,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.linear import Linear
 from bigjax.models.pooling import adaptive_average_pool, max_pool_3x3
 
 # Output channels, kernel side, stride, padding, bias at the start, and whether max pooling follows.
@@ -71,7 +72,7 @@ class AlexNet(nnx.Module):
         self.convs = nnx.List(convs)
 
         def linear(inputs: int, outputs: int, bias: int) -> nnx.Linear:
-            return nnx.Linear(inputs, outputs, kernel_init=normal, bias_init=constant(bias), dtype=dtype, rngs=rngs)
+            return Linear(inputs, outputs, kernel_init=normal, bias_init=constant(bias), dtype=dtype, rngs=rngs)
 
         self.hidden = nnx.List([linear(6 * 6 * in_channels, hidden, 1), linear(hidden, hidden, 1)])
         self.head = linear(hidden, num_classes, 0)

@@ -3,13 +3,14 @@
 import math
 import warnings
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
+from bigjax.models.linear import Linear
 from bigjax.models.rotary import rotate
 
 
@@ -65,7 +66,7 @@ class Attention(nnx.Module):
         biases = use_bias if isinstance(use_bias, tuple) else (use_bias,) * 4
 
         def projection(heads: int, bias: bool) -> nnx.Linear:
-            return nnx.Linear(
+            return Linear(
                 d_model, heads * self.head_dim, use_bias=bias, kernel_init=kernel_init, dtype=dtype, rngs=rngs
             )
 
@@ -75,7 +76,7 @@ class Attention(nnx.Module):
         norm = nnx.RMSNorm(self.head_dim, epsilon=epsilon, dtype=dtype, rngs=rngs) if qk_norm else None
         self.query_norm = norm
         self.key_norm = nnx.clone(norm) if norm else None
-        self.out = nnx.Linear(
+        self.out = Linear(
             num_heads * self.head_dim, d_model, use_bias=biases[3], kernel_init=out_init, dtype=dtype, rngs=rngs
         )
 
@@ -166,15 +167,44 @@ def attend(query: jax.Array, source: KeyValues, mask: jax.Array | None, causal: 
     """
     if query.shape[1] == 1 and not causal:
         return attend_one(query, source, mask)
-    key, value = (x.swapaxes(1, 2) for x in source)  # [B, S, K, H]
-    implementation: Literal["cudnn"] | None = None
     if jax.default_backend() == "gpu":
+        key, value = (x.swapaxes(1, 2) for x in source)  # [B, S, K, H]
         capability = jax.devices()[0].compute_capability
-        if reason := no_cudnn(query, key, mask is not None, capability):
-            warn_of_fallback(reason)
-        else:
-            implementation = "cudnn"
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal, implementation=implementation)
+        if not (reason := no_cudnn(query, key, mask is not None, capability)):
+            return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal, implementation="cudnn")
+        warn_of_fallback(reason)
+    return attend_in_blocks(query, source, mask, causal)
+
+
+def attend_in_blocks(query: jax.Array, source: KeyValues, mask: jax.Array | None, causal: bool) -> jax.Array:
+    """`attend` by plain products: causal queries in at most 8 blocks, each of which meets only the keys up to its end.
+
+    So nearly half of the products are never computed. Scores and their softmax are float32.
+    """
+    batch, length, num_heads, width = query.shape
+    num_kv_heads, source_length = source.key.shape[1:3]
+    query = (query / math.sqrt(width)).swapaxes(1, 2)
+    query = query.reshape(batch, num_kv_heads, -1, length, width)  # [B, K, N / K, T, H]
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (batch, num_heads, length, source_length))
+        mask = mask.reshape(batch, num_kv_heads, -1, length, source_length)
+    blocks = []
+    size = 64 * math.ceil(length / 512) if causal else length
+    for start in range(0, length, size):
+        rows = slice(start, min(start + size, length))
+        seen = slice(0, rows.stop if causal else source_length)
+        key, value = source.key[:, :, seen], source.value[:, :, seen]
+        scores = jnp.einsum("bkgth,bksh->bkgts", query[..., rows, :], key, preferred_element_type=jnp.float32)
+        sees = None if mask is None else mask[..., rows, seen]
+        if causal:
+            past = jnp.arange(rows.start, rows.stop)[:, None] >= jnp.arange(seen.stop)
+            sees = past if sees is None else sees & past
+        if sees is not None:
+            scores = jnp.where(sees, scores, jnp.finfo(jnp.float32).min)
+        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+        y = jnp.einsum("bkgts,bksh->bkgth", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+        blocks.append((y / weights.sum(-1, keepdims=True)).astype(query.dtype))
+    return jnp.concatenate(blocks, axis=3).reshape(batch, num_heads, length, width).swapaxes(1, 2)
 
 
 def attend_one(query: jax.Array, source: KeyValues, mask: jax.Array | None) -> jax.Array:

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP, PostNormBlock, over_keys
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
+from bigjax.models.linear import Linear
 from bigjax.models.stacked import make_layers, through_layers
 from bigjax.models.tied import tied_logits
 
@@ -98,14 +99,14 @@ class BERT(nnx.Module):
         self.blocks = make_layers(block, num_layers, scan_layers, rngs)
         self.pool = pool
         pooled = head in ("pooler", "sequence_classification") and pool == "first"
-        self.pooler = nnx.Linear(d_model, d_model, kernel_init=init, **parts) if pooled else None
+        self.pooler = Linear(d_model, d_model, kernel_init=init, **parts) if pooled else None
         self.head: nnx.Module | None
         if head == "pooler":
             self.head = None
         elif head == "masked_lm":
             self.head = MaskedLMHead(vocab_size, d_model, norm(rngs), kernel_init=init, **parts)
         else:
-            self.head = nnx.Linear(d_model, num_classes or 2, kernel_init=init, **parts)
+            self.head = Linear(d_model, num_classes or 2, kernel_init=init, **parts)
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(
@@ -192,7 +193,7 @@ class MaskedLMHead(nnx.Module):
         dtype: Dtype,
         rngs: nnx.Rngs,
     ) -> None:
-        self.transform = nnx.Linear(d_model, d_model, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+        self.transform = Linear(d_model, d_model, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
         self.norm = norm
         self.bias = nnx.Param(jnp.zeros(vocab_size))
 

@@ -9,6 +9,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.attention import Attention, KeyValues
+from bigjax.models.linear import Linear
 
 
 class Block(nnx.Module):
@@ -101,7 +102,7 @@ class MLP(nnx.Module):
         if d_ff is None:
             d_ff = mlp_width(d_model, kind)
         self.kind = kind
-        linear = partial(nnx.Linear, use_bias=use_bias, dtype=dtype, rngs=rngs)
+        linear = partial(Linear, use_bias=use_bias, dtype=dtype, rngs=rngs)
         self.up = linear(d_model, d_ff, kernel_init=kernel_init)
         self.gate = linear(d_model, d_ff, kernel_init=kernel_init) if kind == "swiglu" else None
         self.down = linear(d_ff, d_model, kernel_init=out_init)

@@ -8,6 +8,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_sizes
+from bigjax.models.linear import Linear
 from bigjax.models.pooling import max_pool_2x2
 
 
@@ -45,8 +46,8 @@ class CNN(nnx.Module):
         widths = (depth, *channels)
         self.convolutions = nnx.List(nnx.Conv(n, m, (3, 3), dtype=dtype, rngs=rngs) for n, m in pairwise(widths))
         flat = widths[-1] * (height // shrink) * (width // shrink)
-        self.hidden = nnx.Linear(flat, hidden, dtype=dtype, rngs=rngs)
-        self.head = nnx.Linear(hidden, num_classes, dtype=dtype, rngs=rngs)
+        self.hidden = Linear(flat, hidden, dtype=dtype, rngs=rngs)
+        self.head = Linear(hidden, num_classes, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Images [B, H, W, C] to logits [B, K]."""

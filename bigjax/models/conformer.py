@@ -9,6 +9,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
+from bigjax.models.linear import Linear
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
 from bigjax.models.stacked import make_layers, through_layers
@@ -71,7 +72,7 @@ class Conformer(nnx.Module):
         self.subsampling = Subsampling(num_mels, d_model, subsampling, dtype=dtype, rngs=rngs)
         sizes = (d_model, num_heads, d_ff, kernel_size, dropout)
         self.blocks = make_layers(lambda rngs: Block(*sizes, dtype=dtype, rngs=rngs), num_layers, scan_layers, rngs)
-        self.head = nnx.Linear(d_model, vocab_size, dtype=dtype, rngs=rngs)
+        self.head = Linear(d_model, vocab_size, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(
@@ -107,7 +108,7 @@ class Subsampling(nnx.Module):
         self.strides = (2, subsampling // 2)  # over time
         self.conv1 = convolution(1, d_model, strides=(self.strides[0], 2))
         self.conv2 = convolution(d_model, d_model, strides=(self.strides[1], 2))
-        self.out = nnx.Linear(d_model * math.ceil(num_mels / 4), d_model, dtype=dtype, rngs=rngs)
+        self.out = Linear(d_model * math.ceil(num_mels / 4), d_model, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[B, T, F] and int32 [B] to [B, ceil(T / S), D] and int32 [B]."""
@@ -164,8 +165,8 @@ class FeedForward(nnx.Module):
     """Up, swish, down."""
 
     def __init__(self, d_model: int, d_ff: int, dropout: float, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
-        self.up = nnx.Linear(d_model, d_ff, dtype=dtype, rngs=rngs)
-        self.down = nnx.Linear(d_ff, d_model, dtype=dtype, rngs=rngs)
+        self.up = Linear(d_model, d_ff, dtype=dtype, rngs=rngs)
+        self.down = Linear(d_ff, d_model, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
@@ -181,7 +182,7 @@ class RelativeAttention(nnx.Module):
 
     def __init__(self, d_model: int, num_heads: int, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
         self.num_heads = num_heads
-        linear = partial(nnx.Linear, d_model, d_model, dtype=dtype, rngs=rngs)
+        linear = partial(Linear, d_model, d_model, dtype=dtype, rngs=rngs)
         self.query, self.key, self.value, self.out = linear(), linear(), linear(), linear()
         self.distance = linear(use_bias=False)
         heads = (num_heads, d_model // num_heads)
@@ -212,12 +213,12 @@ class Convolution(nnx.Module):
     """Pointwise convolution with a gate, depthwise convolution, norm, swish, pointwise convolution."""
 
     def __init__(self, d_model: int, kernel_size: int, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
-        self.up = nnx.Linear(d_model, 2 * d_model, use_bias=False, dtype=dtype, rngs=rngs)
+        self.up = Linear(d_model, 2 * d_model, use_bias=False, dtype=dtype, rngs=rngs)
         self.depthwise = nnx.Conv(
             d_model, d_model, kernel_size, feature_group_count=d_model, use_bias=False, dtype=dtype, rngs=rngs
         )
         self.norm = nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
-        self.down = nnx.Linear(d_model, d_model, use_bias=False, dtype=dtype, rngs=rngs)
+        self.down = Linear(d_model, d_model, use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """[B, T, D] to [B, T, D], given which frames are real, bool [B, T]."""

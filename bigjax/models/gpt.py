@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
+from bigjax.models.linear import Linear
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.stacked import make_layers, through_layers, unstacked_layers
 from bigjax.models.tied import tied_logits
@@ -131,7 +132,7 @@ class GPT(nnx.Module):
         self.head = (
             None
             if tied
-            else nnx.Linear(d_model, vocab_size, use_bias=False, kernel_init=normal(0.02), dtype=dtype, rngs=rngs)
+            else Linear(d_model, vocab_size, use_bias=False, kernel_init=normal(0.02), dtype=dtype, rngs=rngs)
         )
         self.dropout = nnx.Dropout(dropout)
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from bigjax.models.linear import Linear
+
 
 class LoRALinear(nnx.Linear):
     """A linear layer x W + b with a correction, alpha / r * x A B (Hu et al. 2021, section 4.1).
@@ -27,6 +29,7 @@ class LoRALinear(nnx.Linear):
             linear.out_features,
             use_bias=linear.bias is not None,
             dtype=linear.dtype,
+            dot_general=linear.dot_general,
             kernel_init=zeros,
             bias_init=zeros,
             rngs=rngs,
@@ -48,7 +51,7 @@ class LoRALinear(nnx.Linear):
     def merged(self) -> nnx.Linear:
         """The plain layer whose kernel includes the correction."""
         correction = jnp.matmul(self.lora_a[...], self.lora_b[...], precision="highest")
-        linear = nnx.Linear(1, 1, use_bias=self.bias is not None, dtype=self.dtype, rngs=nnx.Rngs(0))
+        linear = Linear(1, 1, use_bias=self.bias is not None, dtype=self.dtype, rngs=nnx.Rngs(0))
         linear.in_features, linear.out_features = self.in_features, self.out_features
         linear.kernel = nnx.Param((self.kernel + self.scale * correction).astype(self.kernel.dtype))
         linear.bias = self.bias

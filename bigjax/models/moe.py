@@ -6,6 +6,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_sizes
+from bigjax.models.linear import Linear
 
 
 class MixtureOfExperts(nnx.Module):
@@ -47,7 +48,7 @@ class MixtureOfExperts(nnx.Module):
             raise ValueError(f"experts_per_token, {experts_per_token}, is more than num_experts, {num_experts}")
         self.experts_per_token = experts_per_token
         self.dtype = dtype
-        self.router = nnx.Linear(
+        self.router = Linear(
             d_model, num_experts, use_bias=False, kernel_init=kernel_init, precision="highest", rngs=rngs
         )
 

@@ -10,6 +10,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_sizes
+from bigjax.models.linear import Linear
 from bigjax.models.pooling import max_pool_2x2
 from bigjax.models.resnet import ConvNorm
 
@@ -49,7 +50,7 @@ class QuickCNN(nnx.Module):
         before = (stem, *widths[:-1])
         self.first = nnx.List(conv(m, n) for m, n in zip(before, widths, strict=True))
         self.second = nnx.List(conv(n, n) for n in widths)
-        self.head = nnx.Linear(widths[-1], num_classes, dtype=dtype, rngs=rngs)
+        self.head = Linear(widths[-1], num_classes, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Images [B, H, W, C] to logits [B, K]."""

@@ -8,6 +8,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
+from bigjax.models.linear import Linear
 
 Carry = tuple[jax.Array, ...]  # one layer's state, [B, D] each: (h, c) of an LSTM, (h,) of the others
 
@@ -60,7 +61,7 @@ class Layer(nnx.Module):
         self.features = features
         self.dtype = dtype
         width = self.gates * features
-        self.input = nnx.Linear(in_features, width, dtype=dtype, bias_init=self.bias_init, rngs=rngs)
+        self.input = Linear(in_features, width, dtype=dtype, bias_init=self.bias_init, rngs=rngs)
         self.recurrent = Recurrence(
             features,
             width,

@@ -10,6 +10,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_sizes
+from bigjax.models.linear import Linear
 from bigjax.models.pooling import max_pool_3x3
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # by stage
@@ -76,7 +77,7 @@ class ResNet(nnx.Module):
             stages.append(nnx.List(stage))
         self.stages = nnx.List(stages)
         kernel_init = nnx.initializers.normal(0.01)
-        self.head = nnx.Linear(channels, num_classes, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+        self.head = Linear(channels, num_classes, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Images [B, H, W, C] to logits [B, K]."""

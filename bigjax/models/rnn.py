@@ -6,6 +6,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.linear import Linear
 from bigjax.models.recurrent import Carry, Cell, Recurrent
 from bigjax.models.tied import tied_logits
 
@@ -87,7 +88,7 @@ class RNN(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.head = None if tied else nnx.Linear(out, vocab_size, dtype=dtype, rngs=rngs)
+        self.head = None if tied else Linear(out, vocab_size, dtype=dtype, rngs=rngs)
         time = (1,) if locked_dropout else ()
         self.embedding_dropout = nnx.Dropout(embedding_dropout, broadcast_dims=(1,))  # whole rows
         self.input_dropout = nnx.Dropout(rates["input_dropout"], broadcast_dims=time)

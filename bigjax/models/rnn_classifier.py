@@ -9,6 +9,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
+from bigjax.models.linear import Linear
 from bigjax.models.recurrent import Cell, Recurrent
 
 Pool = Literal["last", "mean", "max"]
@@ -58,7 +59,7 @@ class RNNClassifier(nnx.Module):
         self.layers = Recurrent(
             d_model, width, num_layers, cell, bidirectional, dropout=dropout, dtype=dtype, rngs=rngs
         )
-        self.head = nnx.Linear(self.layers.directions * width, num_classes, dtype=dtype, rngs=rngs)
+        self.head = Linear(self.layers.directions * width, num_classes, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
         self.pool = pool
 

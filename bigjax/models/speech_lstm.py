@@ -6,6 +6,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.linear import Linear
 from bigjax.models.recurrent import Recurrent
 
 
@@ -46,7 +47,7 @@ class SpeechLSTM(nnx.Module):
         self.layers = Recurrent(
             subsampling * num_mels, d_hidden, num_layers, bidirectional=True, dropout=dropout, dtype=dtype, rngs=rngs
         )
-        self.head = nnx.Linear(2 * d_hidden, vocab_size, dtype=dtype, rngs=rngs)
+        self.head = Linear(2 * d_hidden, vocab_size, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(

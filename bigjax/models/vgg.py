@@ -8,6 +8,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
+from bigjax.models.linear import Linear
 from bigjax.models.pooling import adaptive_average_pool, max_pool_2x2
 
 CONVS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # by stage
@@ -60,7 +61,7 @@ class VGG(nnx.Module):
         self.stages = nnx.List(stages)
 
         def linear(inputs: int, outputs: int) -> nnx.Linear:
-            return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.normal(0.01), dtype=dtype, rngs=rngs)
+            return Linear(inputs, outputs, kernel_init=nnx.initializers.normal(0.01), dtype=dtype, rngs=rngs)
 
         self.hidden = nnx.List([linear(7 * 7 * in_channels, hidden), linear(hidden, hidden)])
         self.head = linear(hidden, num_classes)

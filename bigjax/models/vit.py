@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
+from bigjax.models.linear import Linear
 from bigjax.models.stacked import make_layers, through_layers
 
 SHARDING = (
@@ -84,7 +85,7 @@ class ViT(nnx.Module):
         self.blocks = make_layers(block, num_layers, scan_layers, rngs)
         self.norm = norm(rngs)
         # The paper's head starts at zero, so that all classes are as likely.
-        self.head = nnx.Linear(d_model, num_classes, kernel_init=nnx.initializers.zeros, **parts)
+        self.head = Linear(d_model, num_classes, kernel_init=nnx.initializers.zeros, **parts)
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:

@@ -1,5 +1,7 @@
 """Attention against float64, and the one property that rotary positions are for."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from flax import nnx
 from helpers import made, parameters
 
-from bigjax.models.attention import Attention, no_cudnn
+from bigjax.models.attention import Attention, KeyValues, attend, no_cudnn
 from bigjax.models.rotary import rotary_frequencies, rotate
 
 normal = nnx.initializers.normal(0.5)
@@ -104,6 +106,37 @@ def test_attention_equals_a_float64_reference(num_kv_heads, rope_theta, options)
     expected = reference(parameters(model), x, 6, num_kv_heads, rope_theta)
     assert np.abs(expected).max() > 1
     np.testing.assert_allclose(attended(model, jnp.float32(x)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [64, 65, 150, 700])
+@pytest.mark.parametrize("packed", [False, True])
+def test_causal_blocks_equal_a_float64_reference(length, packed):
+    """Up to 64 positions are one block, 700 are 6 of at most 128; packed, a document begins in the middle of one."""
+    model = randomised(build())
+    x = np.random.default_rng(0).normal(size=(1, length, 12))
+    document = np.arange(length) >= 40
+    mask = np.tril(np.ones((1, length, length), bool)) & (document[:, None] == document if packed else True)
+    expected = reference(parameters(model), x, 6, 2, mask=mask)
+    same = jnp.asarray(document[:, None] == document)[None, None] if packed else None
+    call = jax.jit(lambda model, x: model(x, causal=True, mask=same)[0])
+    np.testing.assert_allclose(call(model, jnp.float32(x)), expected, atol=1e-5)
+
+
+def test_gradients_through_causal_blocks():
+    """Equal those through one block with the causal mask given."""
+    x = jax.random.normal(jax.random.key(0), (2, 150, 3, 4))
+    source = KeyValues(*jax.random.normal(jax.random.key(1), (2, 2, 3, 150, 4)))
+    mask = jnp.tril(jnp.ones((150, 150), bool))
+
+    @partial(jax.jit, static_argnames="causal")
+    def gradients(x, source, mask, causal):
+        return jax.grad(lambda x, s: (attend(x, s, mask, causal) ** 2).sum(), (0, 1))(x, source)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        gradients(x, source, None, True),
+        gradients(x, source, mask, False),
+    )
 
 
 @pytest.mark.parametrize("length", [7, 1])
