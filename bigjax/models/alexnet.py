@@ -6,6 +6,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.convolution import Conv
 from bigjax.models.linear import Linear
 from bigjax.models.pooling import adaptive_average_pool, max_pool_3x3
 
@@ -56,7 +57,7 @@ class AlexNet(nnx.Module):
         convs = []
         for channels, side, stride, padding, bias, _ in CONVS:
             convs.append(
-                nnx.Conv(
+                Conv(
                     in_channels,
                     channels,
                     (side, side),

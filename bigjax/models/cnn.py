@@ -8,6 +8,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_sizes
+from bigjax.models.convolution import Conv
 from bigjax.models.linear import Linear
 from bigjax.models.pooling import max_pool_2x2
 
@@ -44,7 +45,7 @@ class CNN(nnx.Module):
         if height % shrink or width % shrink:
             raise ValueError(f"image height and width must divide by {shrink}, and {height}x{width} does not")
         widths = (depth, *channels)
-        self.convolutions = nnx.List(nnx.Conv(n, m, (3, 3), dtype=dtype, rngs=rngs) for n, m in pairwise(widths))
+        self.convolutions = nnx.List(Conv(n, m, (3, 3), dtype=dtype, rngs=rngs) for n, m in pairwise(widths))
         flat = widths[-1] * (height // shrink) * (width // shrink)
         self.hidden = Linear(flat, hidden, dtype=dtype, rngs=rngs)
         self.head = Linear(hidden, num_classes, dtype=dtype, rngs=rngs)

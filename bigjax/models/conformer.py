@@ -9,6 +9,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
+from bigjax.models.convolution import Conv
 from bigjax.models.linear import Linear
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
@@ -104,7 +105,7 @@ class Subsampling(nnx.Module):
 
     def __init__(self, num_mels: int, d_model: int, subsampling: int, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
         # Padded alike on both sides: "SAME" pads by the length, so that padding would move the frames.
-        convolution = partial(nnx.Conv, kernel_size=(3, 3), padding=1, dtype=dtype, rngs=rngs)
+        convolution = partial(Conv, kernel_size=(3, 3), padding=1, dtype=dtype, rngs=rngs)
         self.strides = (2, subsampling // 2)  # over time
         self.conv1 = convolution(1, d_model, strides=(self.strides[0], 2))
         self.conv2 = convolution(d_model, d_model, strides=(self.strides[1], 2))
@@ -214,7 +215,7 @@ class Convolution(nnx.Module):
 
     def __init__(self, d_model: int, kernel_size: int, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
         self.up = Linear(d_model, 2 * d_model, use_bias=False, dtype=dtype, rngs=rngs)
-        self.depthwise = nnx.Conv(
+        self.depthwise = Conv(
             d_model, d_model, kernel_size, feature_group_count=d_model, use_bias=False, dtype=dtype, rngs=rngs
         )
         self.norm = nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)

@@ -10,6 +10,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_sizes
+from bigjax.models.convolution import Conv
 from bigjax.models.linear import Linear
 from bigjax.models.pooling import max_pool_3x3
 
@@ -135,7 +136,7 @@ class ConvNorm(nnx.Module):
         dtype: Dtype,
         rngs: nnx.Rngs,
     ) -> None:
-        self.conv = nnx.Conv(
+        self.conv = Conv(
             in_channels,
             out_channels,
             (side, side),

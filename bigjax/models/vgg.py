@@ -8,6 +8,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
+from bigjax.models.convolution import Conv
 from bigjax.models.linear import Linear
 from bigjax.models.pooling import adaptive_average_pool, max_pool_2x2
 
@@ -55,7 +56,7 @@ class VGG(nnx.Module):
         for convs, channels in zip(CONVS[depth], CHANNELS, strict=True):
             stage = []
             for _ in range(convs):
-                stage.append(Conv(in_channels, channels, batch_norm, dtype=dtype, rngs=rngs))
+                stage.append(ConvNorm(in_channels, channels, batch_norm, dtype=dtype, rngs=rngs))
                 in_channels = channels
             stages.append(nnx.List(stage))
         self.stages = nnx.List(stages)
@@ -85,15 +86,13 @@ class VGG(nnx.Module):
         return x
 
 
-class Conv(nnx.Module):
+class ConvNorm(nnx.Module):
     """A 3x3 convolution that keeps height and width, and BatchNorm if wanted."""
 
     def __init__(self, in_channels: int, out_channels: int, batch_norm: bool, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
         # The paper started its deep networks from trained shallow ones; He et al. 2015 made that needless.
         kernel_init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-        self.conv = nnx.Conv(
-            in_channels, out_channels, (3, 3), padding=1, kernel_init=kernel_init, dtype=dtype, rngs=rngs
-        )
+        self.conv = Conv(in_channels, out_channels, (3, 3), padding=1, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
         # Computes in its parameters' float32 and not in `dtype`. momentum is 1 - PyTorch's. Flax averages the biased
         # variance; PyTorch the unbiased one, n / (n - 1) as large.
         self.norm = nnx.BatchNorm(out_channels, momentum=0.9, epsilon=1e-5, rngs=rngs) if batch_norm else None

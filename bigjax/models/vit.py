@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
+from bigjax.models.convolution import Conv
 from bigjax.models.linear import Linear
 from bigjax.models.stacked import make_layers, through_layers
 
@@ -78,7 +79,7 @@ class ViT(nnx.Module):
             return Block(norm(rngs), attention, norm(rngs), mlp, dropout, causal=False)
 
         self.pool = pool
-        self.patches = nnx.Conv(depth, d_model, (patch_size,) * 2, (patch_size,) * 2, padding="VALID", **parts)
+        self.patches = Conv(depth, d_model, (patch_size,) * 2, (patch_size,) * 2, padding="VALID", **parts)
         self.cls = nnx.Param(jnp.zeros((1, 1, d_model))) if pool == "cls" else None
         length = (height // patch_size) * (width // patch_size) + (pool == "cls")
         self.positions = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (1, length, d_model)))

@@ -13,6 +13,7 @@ from flax.typing import Dtype
 from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.convolution import Conv
 from bigjax.models.sinusoids import sinusoids
 from bigjax.models.stacked import make_layers, through_layers, unstacked_layers
 from bigjax.models.tied import tied_logits
@@ -174,7 +175,7 @@ class Encoder(nnx.Module):
     ) -> None:
         if d_model < 4 or d_model % 2:
             raise ValueError(f"d_model must be even, and at least 4, for sines and cosines, not {d_model}")
-        convolution = partial(nnx.Conv, kernel_size=3, padding=1, dtype=dtype, rngs=rngs)
+        convolution = partial(Conv, kernel_size=3, padding=1, dtype=dtype, rngs=rngs)
         self.conv1 = convolution(num_mels, d_model)
         self.conv2 = convolution(d_model, d_model, strides=2)
         # Not a parameter, for it is not trained, but state, for checkpoints hold it.
