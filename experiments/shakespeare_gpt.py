@@ -16,7 +16,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "data": {"name": "text_file", "train": "data/tinyshakespeare.txt", "context": 64, "tokenizer": "chars"},
             "optimizer": {
                 "name": "adamw",
-                "learning_rate": 1e-3,
+                "learning_rate": 2e-3,
                 "schedule": "cosine",
                 "warmup_steps": 100,
                 "final_fraction": 0.1,

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 LAYERS, WIDTH, HEADS, CONTEXT, BATCH, STEPS, WARMUP = 4, 128, 4, 64, 12, 2000, 100
-PEAK, LAST = 1e-3, 1e-4
+PEAK, LAST = 2e-3, 2e-4
 
 
 class Block(nn.Module):
