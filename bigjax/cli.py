@@ -52,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--config", required=True, metavar="FILE[:ARG]", help="an experiment, experiments/NAME.py")
         command.add_argument("--workdir", help="where the run's files go (default: runs/NAME-<time>)")
         command.epilog = "Any key of the config can be set with --config.KEY=VALUE, as --config.train.steps=100."
+        if name == "train":
+            command.add_argument("--profile", type=int, default=0, metavar="STEPS", help="trace so many steps")
     command = verb("evaluate", evaluate, "compute a run's metrics on a split again")
     command.add_argument("--workdir", required=True, help="the run's folder")
     command.add_argument("--split", default="test", help="train, validation or test (default: test)")
@@ -110,7 +112,7 @@ def train(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
     """`bigjax train`."""
     import bigjax
 
-    run = bigjax.train(arguments.config, overrides, arguments.workdir)
+    run = bigjax.train(arguments.config, overrides, arguments.workdir, profile=arguments.profile)
     print(describe(run.result["metrics"]))
     print(f"params_sha256 {run.result['params_sha256']}")
     print(f"report: {run.workdir / 'report.html'}")

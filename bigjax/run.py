@@ -30,6 +30,7 @@ from bigjax.training.checkpoint import Checkpoints, newest_weights, params_sha25
 from bigjax.training.elastic import SHARDS
 from bigjax.training.evaluate import evaluate as evaluate_split
 from bigjax.training.manifest import available_cores, read_manifest
+from bigjax.training.profile import Profile
 from bigjax.training.reproduce import Verdict, compare
 from bigjax.training.setup import model_maker, resolve, set_up
 from bigjax.training.state import TrainState
@@ -132,6 +133,7 @@ def train(
     workdir: str | Path | None = None,
     *,
     quiet: bool = False,
+    profile: int = 0,
 ) -> Run:
     """Trains an experiment, or goes on with it where it was stopped.
 
@@ -140,6 +142,7 @@ def train(
       overrides: dotted keys to values, `{"optimizer.learning_rate": 0.1}`.
       workdir: where the run's files go; `runs/NAME-<time>` by default. One that holds this run resumes it.
       quiet: shows no progress.
+      profile: traces so many steps, into `workdir/profile`, and tells in the report where their time went.
 
     Raises:
       UserError: something in the config, the data or the workdir is wrong.
@@ -155,7 +158,7 @@ def train(
     with folder.locked():
         folder.check(experiment.config, experiment.dataset.fingerprint())
         if not (path / "result.json").exists():
-            loop.train(experiment, folder, quiet)
+            loop.train(experiment, folder, quiet, Profile(path / "profile", profile) if profile else None)
     return Run(path)
 
 

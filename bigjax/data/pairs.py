@@ -15,7 +15,7 @@ from bigjax.data.subwords import subword_tokenizer
 from bigjax.errors import UserError
 
 CHUNK = 10_000  # texts encoded at a time
-TARGET_WIDTHS = 4  # at most, for each width of the source
+TARGET_WIDTHS = 6  # at most, for each width of the source
 MULTIPLE = 2  # of which all widths are
 POOL = 256  # batches that are sorted together: two lengths need more of them than one
 

@@ -30,6 +30,7 @@ def write_report(workdir: Path, examples: dict) -> Path:
         _headline(result.get("metrics", {}), main_metric(curves)),
         _curves(curves, unreadable),
         _throughput(curves),
+        _profile(workdir / "profile.json"),
         _examples(examples),
         _run_again(manifest, result),
         _settings("Config", config),
@@ -125,6 +126,31 @@ def _throughput(curves: dict) -> Html | None:
         return None
     cards = [card(name, curves[name], throughput=True) for name in names]
     return tag("section", tag("h2", "Throughput"), tag("div", *cards, class_="plots"))
+
+
+def _profile(path: Path) -> Html | None:
+    """Where the time of a step went, if some were traced."""
+    if not path.exists():
+        return None
+    profile = _read_json(path)
+    whole = profile["step_ms"]
+    times = {"waiting for input": profile["input_ms"], **profile["device_ms"], "device idle": profile["idle_ms"]}
+    rows = [
+        tag("tr", tag("th", name, scope="row"), tag("td", f"{ms:.2f} ms"), tag("td", f"{ms / whole:.1%}"))
+        for name, ms in times.items()
+    ]
+    head = tag("tr", tag("td"), tag("th", "a step", scope="col"), tag("th", "share", scope="col"))
+    return tag(
+        "section",
+        tag("h2", "Where a step's time went"),
+        tag(
+            "p",
+            f"Of {profile['steps']} traced steps, {whole:.2f} ms each. The device works while the host waits: "
+            "what stands below the first row makes up the whole. The trace, for Perfetto and "
+            "TensorBoard, is in the folder profile.",
+        ),
+        tag("div", tag("table", head, *rows, class_="rows"), class_="scroll"),
+    )
 
 
 def _examples(examples: dict) -> Html | None:

@@ -17,6 +17,7 @@ from bigjax.training.flops import count_flops
 from bigjax.training.interrupt import Interrupts
 from bigjax.training.manifest import continued, manifest, read_manifest
 from bigjax.training.meter import Meter
+from bigjax.training.profile import Profile
 from bigjax.training.progress import make_progress
 from bigjax.training.setup import Experiment
 from bigjax.training.sinks import make_sinks
@@ -25,13 +26,16 @@ from bigjax.training.watch import Recent, Watch
 from bigjax.training.workdir import Workdir
 
 
-def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> TrainState:
+def train(experiment: Experiment, workdir: Workdir, quiet: bool = False, profile: Profile | None = None) -> TrainState:
     """A whole run, after which `workdir` holds all that a run leaves; see `fit`.
 
     Returns:
       The last state.
     """
-    state, rows = fit(experiment, workdir, open_checkpoints(experiment, workdir), quiet)
+    state, rows = fit(experiment, workdir, open_checkpoints(experiment, workdir), quiet, profile)
+    if profile:
+        step = experiment.jitted_step.lower(experiment.abstract, batch_fetcher(experiment)(0)).compile()
+        workdir.write("profile.json", profile.tabulated(step.as_text() or ""))
     shown = examples(experiment, state)
     workdir.write("result.json", result(rows, state))  # last, for a run that has it is never taken up again
     if workdir.writes:
@@ -40,7 +44,11 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False) -> Trai
 
 
 def fit(
-    experiment: Experiment, workdir: Workdir, checkpoints: Checkpoints, quiet: bool = False
+    experiment: Experiment,
+    workdir: Workdir,
+    checkpoints: Checkpoints,
+    quiet: bool = False,
+    profile: Profile | None = None,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
     """Trains from the newest good checkpoint, or from the beginning, to the last step.
 
@@ -59,6 +67,8 @@ def fit(
     flops = count_flops(experiment.jitted_step.trace(experiment.abstract, fetch(0)).jaxpr)
     state, recent, rows, resumed = begin(experiment, workdir, checkpoints)
     start = int(state.step)
+    if profile:
+        profile.check(steps - start)
     sinks = [opened() for opened in openers]
     progress = make_progress(start, steps, quiet)
     where = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
@@ -101,7 +111,8 @@ def fit(
             if resumed and "validation" in splits and due(start, options.eval_every) and not evaluated(rows, start):
                 # A signal came in the middle of it. Where one comes again the step is not left.
                 end = start if measure(start, "validation") is None else steps
-            for step, batch in enumerate(prefetched(fetch, start, end, options.loader_workers), start + 1):
+            batches = prefetched(fetch, start, end, options.loader_workers)
+            for step, batch in enumerate(profile.over(batches) if profile else batches, start + 1):
                 state, sums = experiment.train_step(state, batch)
                 recent.append(sums)
                 progress.step(step)

@@ -1,0 +1,135 @@
+"""Where the time of a step goes: a trace for Perfetto or TensorBoard, and a table of it."""
+
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bigjax.errors import UserError
+from bigjax.tasks.task import Batch
+
+WARM_UP = 5  # steps before: compilation and first touches of memory are not what a step costs
+CONTROL = {"while", "conditional", "call"}  # their time is that of the operations in them
+KINDS = (  # the first that an operation, or what was fused into it, has
+    ("collectives", ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")),
+    ("convolutions", ("convolution",)),
+    ("products", ("dot", "custom-call")),
+    ("gather, scatter, sort", ("gather", "scatter", "sort", "dynamic-update-slice")),
+    ("reductions", ("reduce", "reduce-window", "select-and-scatter")),
+)
+MOVES = {"copy", "transpose", "bitcast", "broadcast", "reshape", "slice", "pad", "concatenate"}
+MOVES |= {"parameter", "constant", "tuple", "get-tuple-element"}
+INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (?:\(.*?\) |\S+ )([\w-]+)\(")
+
+
+@dataclass
+class Profile:
+    """Traces some steps of a run.
+
+    Attributes:
+      folder: where the trace goes.
+      steps: how many.
+      table: after them, `steps`, and of each step `step_ms` and `input_ms`, the time that it waited for its batch.
+    """
+
+    folder: Path
+    steps: int
+    table: dict[str, Any] | None = None
+
+    def check(self, steps: int) -> None:
+        """Raises UserError where a run of `steps` steps, or those that are left of it, are too few."""
+        if self.steps < 1:
+            raise UserError(f"--profile is a number of steps, at least 1, not {self.steps}.")
+        if steps < WARM_UP + self.steps:
+            raise UserError(
+                f"--profile={self.steps} begins after {WARM_UP} steps, and the run has {steps} to go: take fewer."
+            )
+
+    def over(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches, traced from the one after the warm-up until all work on the last of `steps` is done."""
+        iterator = iter(batches)
+        yield from (batch for _, batch in zip(range(WARM_UP), iterator, strict=False))
+        jax.block_until_ready(jax.live_arrays())
+        waited, begun = 0.0, time.perf_counter()
+        with jax.profiler.trace(self.folder, create_perfetto_trace=True):
+            for _ in range(self.steps):
+                asked = time.perf_counter()
+                batch = next(iterator)
+                waited += time.perf_counter() - asked
+                yield batch
+            jax.block_until_ready(jax.live_arrays())
+            seconds = time.perf_counter() - begun
+        self.table = {"steps": self.steps, "step_ms": 1e3 * seconds / self.steps, "input_ms": 1e3 * waited / self.steps}
+        yield from iterator
+
+    def tabulated(self, hlo: str) -> dict[str, Any]:
+        """The table, with what the devices did.
+
+        Args:
+          hlo: the text of the compiled step, which tells what its operations are.
+        """
+        assert self.table is not None
+        file = max(self.folder.glob("plugins/profile/*/*.xplane.pb"), key=lambda path: path.stat().st_mtime)
+        busy, times = device_times(file, kinds_of(hlo))
+        scale = 1e3 * busy / self.steps / (sum(times.values()) or 1)  # operations that run at once share the time
+        device = {kind: scale * seconds for kind, seconds in times.most_common()}
+        return self.table | {"device_ms": device, "idle_ms": max(0.0, self.table["step_ms"] - sum(device.values()))}
+
+
+def kinds_of(hlo: str) -> dict[str, str]:
+    """What kind of work each instruction of a compiled module is, by name."""
+    own, members, callees = {}, defaultdict(set), {}
+    computation = ""
+    for line in hlo.splitlines():
+        if line and not line[0].isspace():
+            computation = line.removeprefix("ENTRY ").lstrip("%").split(" ")[0]
+        elif found := INSTRUCTION.match(line):
+            name, opcode = found.groups()
+            own[name] = opcode
+            members[computation].add(opcode)
+            if opcode == "fusion" and (called := re.search(r"calls=%?([\w.-]+)", line)):
+                callees[name] = called[1]
+    return {name: kind(members[callees[name]] if name in callees else {opcode}) for name, opcode in own.items()}
+
+
+def kind(opcodes: set[str]) -> str:
+    """The kind of work of an operation that is made of these."""
+    opcodes = {opcode.removesuffix("-start").removesuffix("-done") for opcode in opcodes}
+    if opcodes & CONTROL:
+        return ""
+    for name, members in KINDS:
+        if opcodes & set(members):
+            return name
+    return "copies" if opcodes <= MOVES else "elementwise"
+
+
+def device_times(file: Path, kinds: dict[str, str]) -> tuple[float, Counter[str]]:
+    """Seconds in which a device computed anything, and seconds by kind of operation; the mean over devices.
+
+    Args:
+      file: a trace.
+      kinds: of operations by name; those of other programs are "other programs".
+    """
+    spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    times: Counter[str] = Counter()
+    for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+        for line in plane.lines:
+            for event in line.events:
+                operation = next((value for key, value in event.stats if key == "hlo_op"), None)
+                what = "" if operation is None else kinds.get(str(operation), "other programs")
+                if what:
+                    spans[plane.name].append((event.start_ns, event.start_ns + event.duration_ns))
+                    times[what] += event.duration_ns / 1e9
+    busy = 0.0
+    for ranges in spans.values():
+        end = 0.0
+        for start, stop in sorted(ranges):
+            busy += max(0.0, stop - max(start, end))
+            end = max(end, stop)
+    planes = len(spans) or 1
+    return busy / 1e9 / planes, Counter({what: seconds / planes for what, seconds in times.items()})

@@ -1,0 +1,53 @@
+"""What a profile says of a run, and that the run does not notice."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import bigjax
+from bigjax.errors import UserError
+from bigjax.training.profile import WARM_UP, kinds_of
+
+SMALL = {"train.steps": 12, "train.batch_size": 16, "train.eval_every": 0, "train.checkpoint_every": 0}
+
+
+def test_kinds_of_a_compiled_program():
+    def program(x, kernel, order):
+        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jnp.sort(y.ravel()), (y.reshape(8, -1) @ y.reshape(8, -1).T), jnp.exp(y)[order], y.swapaxes(0, 3)
+
+    arguments = jnp.ones((8, 6, 6, 3)), jnp.ones((3, 3, 3, 4)), jnp.arange(8)
+    found = set(kinds_of(jax.jit(program).lower(*arguments).compile().as_text()).values())
+    assert {"convolutions", "products", "gather, scatter, sort", "elementwise", "copies"} <= found
+
+
+def test_a_loop_counts_as_what_is_in_it():
+    lowered = jax.jit(lambda x: jax.lax.fori_loop(0, 9, lambda _, x: jnp.sin(x @ x), x)).lower(jnp.ones((64, 64)))
+    text = lowered.compile().as_text()
+    kinds = kinds_of(text)
+    assert "products" in kinds.values()
+    assert [kind for name, kind in kinds.items() if f"%{name} = (s32[]" in text and "while" in name] == [""]
+
+
+def test_a_profiled_run(tmp_path):
+    config = "experiments/digits_cnn.py"
+    plain = bigjax.train(config, SMALL, tmp_path / "plain", quiet=True)
+    traced = bigjax.train(config, SMALL, tmp_path / "traced", quiet=True, profile=4)
+    assert traced.result["params_sha256"] == plain.result["params_sha256"]
+    profile = json.loads((traced.workdir / "profile.json").read_text())
+    assert profile["steps"] == 4
+    assert profile["step_ms"] == pytest.approx(sum(profile["device_ms"].values()) + profile["idle_ms"])
+    assert profile["device_ms"]["convolutions"] > 0
+    assert profile["device_ms"].get("other programs", 0) < profile["step_ms"] / 2
+    assert list((traced.workdir / "profile").glob("plugins/profile/*/perfetto_trace.json.gz"))
+    page = (traced.workdir / "report.html").read_text()
+    assert "Where a step" in page and "convolutions" in page
+    assert "Where a step" not in (plain.workdir / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("steps", "words"), [(-1, "at least 1, not -1"), (12 - WARM_UP + 1, "has 12 to go")])
+def test_profiles_that_cannot_be(tmp_path, steps, words):
+    with pytest.raises(UserError, match=words):
+        bigjax.train("experiments/digits_cnn.py", SMALL, tmp_path / "run", quiet=True, profile=steps)
