@@ -104,7 +104,13 @@ WORK = {
         text,
         (8, 256, 256),
     ),
-    "bert_base": Work({"name": "bert"}, "sequence_classification", ADAMW, sentences, (8, 128, 30_522)),
+    "bert_base": Work(
+        {"name": "bert", "head": "sequence_classification"},
+        "sequence_classification",
+        ADAMW,
+        sentences,
+        (8, 128, 30_522),
+    ),
     "conformer": Work({"name": "conformer"}, "speech_recognition", ADAMW, speech, (8, 500, 256)),
 }
 
@@ -125,10 +131,8 @@ def worker(name: str) -> None:
         def __len__(self) -> int:
             return work.sizes[0]
 
-        def eval_batch(self, index: int, batch_size: int, rows: slice) -> dict[str, np.ndarray]:
+        def train_batch(self, seed: int, step: int, batch_size: int, rows: slice) -> dict[str, np.ndarray]:
             return {key: value[rows] for key, value in batch.items()}
-
-        train_batch = eval_batch
 
     SOURCES["given"] = lambda: Dataset({"train": Given()}, info)
     use_compilation_cache()
@@ -138,7 +142,7 @@ def worker(name: str) -> None:
         "data": {"name": "given"},
         "optimizer": work.optimizer,
     }
-    experiment = set_up(read_config(sections | {"train": {"steps": 1000, "batch_size": work.sizes[0]}}))
+    experiment = set_up(read_config(sections, {"train.steps": 1000, "train.batch_size": work.sizes[0]}))
     placed, state = experiment.to_devices(batch), experiment.initial_state()
 
     def run(steps: int) -> None:
