@@ -2,7 +2,7 @@
 
 bigjax train --config=experiments/digits_cnn.py
 
-99.2% of the test digits (seed 0; 98.9% to 99.2% over seeds 0 to 2) in 12 s on 2 CPU cores.
+98.9% of the test digits (seed 0; 98.9% to 99.4% over seeds 0 to 2) in 17 s on 2 CPU cores.
 """
 
 from collections.abc import Iterator
