@@ -59,7 +59,9 @@ class Profile:
         with jax.profiler.trace(self.folder, create_perfetto_trace=True):
             for _ in range(self.steps):
                 asked = time.perf_counter()
-                batch = next(iterator)
+                batch = next(iterator, None)
+                if batch is None:  # a signal came before the first step
+                    return
                 waited += time.perf_counter() - asked
                 yield batch
             jax.block_until_ready(jax.live_arrays())

@@ -8,7 +8,7 @@ import pytest
 
 import bigjax
 from bigjax.errors import UserError
-from bigjax.training.profile import WARM_UP, kinds_of
+from bigjax.training.profile import WARM_UP, Profile, kinds_of
 
 SMALL = {"train.steps": 12, "train.batch_size": 16, "train.eval_every": 0, "train.checkpoint_every": 0}
 
@@ -45,6 +45,11 @@ def test_a_profiled_run(tmp_path):
     page = (traced.workdir / "report.html").read_text()
     assert "Where a step" in page and "convolutions" in page
     assert "Where a step" not in (plain.workdir / "report.html").read_text()
+
+
+def test_a_run_that_a_signal_ends_at_once_has_no_table(tmp_path):
+    profile = Profile(tmp_path, 4)
+    assert list(profile.over(iter(()))) == [] and profile.table is None
 
 
 @pytest.mark.parametrize(("steps", "words"), [(-1, "at least 1, not -1"), (12 - WARM_UP + 1, "has 12 to go")])
