@@ -12,7 +12,7 @@ IMAGES = ("NHWC", "HWIO", "NHWC")
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any) -> jax.Array:
     """`lax.conv_general_dilated`, whose gradient of a kernel that widens images is made another way on a CPU."""
-    plain = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "feature_group_count": 1}
+    plain = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "feature_group_count": 1, "precision": None}
     widens = kernel.ndim == 4 and kernel.shape[3] > kernel.shape[2] and tuple(strides) == (1, 1)
     if not (jax.default_backend() == "cpu" and widens and plain.items() <= options.items()):
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
