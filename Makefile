@@ -27,6 +27,7 @@ bench: $(STAMP)  ## the figures of benchmarks/README.md
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.families
 ifdef PEERS  # a Python with torch and transformers
+	$(BIN)/python -m benchmarks.training --peers=$(PEERS)
 	$(BIN)/python -m benchmarks.generation --peers=$(PEERS)
 	$(BIN)/python -m benchmarks.pretrained --peers=$(PEERS)
 endif

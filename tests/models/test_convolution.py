@@ -46,6 +46,5 @@ def test_only_a_plain_convolution_that_widens_is_special():
         return "custom_jvp_call" in str(jax.make_jaxpr(lambda x: conv(x))(x))
 
     assert special(8)
-    assert not any(
-        [special(4), special(8, strides=2), special(8, feature_group_count=2), special(8, kernel_dilation=2)]
-    )
+    others = ({"strides": 2}, {"feature_group_count": 2}, {"kernel_dilation": 2}, {"precision": "highest"})
+    assert not special(4) and not any(special(8, **options) for options in others)
