@@ -16,7 +16,8 @@ from pathlib import Path
 
 import jax
 
-from bigjax.run import read_config, use_compilation_cache
+from bigjax.process import prepare_process
+from bigjax.run import read_config
 from bigjax.training.loop import batch_fetcher, train
 from bigjax.training.setup import Experiment, set_up
 from bigjax.training.workdir import Workdir
@@ -56,7 +57,7 @@ def compared(runs: dict[str, list[float]], name: str, base: str) -> str:
 
 
 def main() -> None:
-    use_compilation_cache()
+    prepare_process()
     print("| work | bare step | loop | loop / bare: fastest, median | with a checkpoint every 100 steps / loop |")
     print("|---|---|---|---|---|")
     for name, (config, overrides, steps, turns) in WORK.items():

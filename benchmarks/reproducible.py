@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bigjax.run import fix_threads, read_config, use_compilation_cache
+from bigjax.process import prepare_process
+from bigjax.run import read_config
 from bigjax.training.checkpoint import Checkpoints, hashes
 from bigjax.training.loop import batch_fetcher
 from bigjax.training.setup import set_up
@@ -92,8 +93,7 @@ def saving(gigabytes: float = 1.0) -> None:
 
 def main() -> None:
     if len(sys.argv) > 1:
-        fix_threads()
-        use_compilation_cache()
+        prepare_process(elastic=True)
         steps()
         return
     print("| work | devices | plain step | elastic step | elastic / plain |\n|---|---|---|---|---|")

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 from bigjax.errors import UserError
-from bigjax.run import read_config, use_compilation_cache
+from bigjax.process import prepare_process
+from bigjax.run import read_config
 from bigjax.training.loop import batch_fetcher
 from bigjax.training.setup import set_up
 
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoint")
     options = parser.parse_args()
-    use_compilation_cache()
+    prepare_process()
     print("| task | rows a batch | loader, rows/s | step, rows/s | ratio | padding |")
     print("|---|---|---|---|---|---|")
     for name, (spec, overrides) in work(options.data, options.checkpoint).items():

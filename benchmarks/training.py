@@ -121,7 +121,8 @@ def worker(name: str) -> None:
 
     from bigjax.data import SOURCES
     from bigjax.data.dataset import Dataset, Examples
-    from bigjax.run import read_config, use_compilation_cache
+    from bigjax.process import prepare_process
+    from bigjax.run import read_config
     from bigjax.training.setup import set_up
 
     work = WORK[name]
@@ -135,7 +136,7 @@ def worker(name: str) -> None:
             return {key: value[rows] for key, value in batch.items()}
 
     SOURCES["given"] = lambda: Dataset({"train": Given()}, info)
-    use_compilation_cache()
+    prepare_process()
     sections = {
         "model": work.model,
         "task": {"name": work.task},
@@ -151,15 +152,15 @@ def worker(name: str) -> None:
             state, _ = experiment.train_step(state, placed)
         jax.block_until_ready(state)
 
-    serve(run)
+    serve(run, sum(leaf.size for leaf in jax.tree.leaves(state.params)))
 
 
-def serve(run: Callable[[int], None]) -> None:
+def serve(run: Callable[[int], None], parameters: int) -> None:
     """One step, then as many as each line says; prints seconds, and last the most memory it held, in bytes."""
     import resource
 
     run(1)
-    print("ready", flush=True)
+    print("ready", parameters, flush=True)
     for line in sys.stdin:
         start = time.perf_counter()
         run(int(line))
@@ -173,13 +174,15 @@ class Side:
     Attributes:
       times: seconds per step, of each turn.
       first: seconds from the start of the process to the end of its first step.
+      parameters: how many numbers it trains; 0 when it does not work.
     """
 
     def __init__(self, command: list[str]) -> None:
         start = time.perf_counter()
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        ready = self.process.stdout.readline()
-        self.works, self.first = ready == "ready\n", time.perf_counter() - start
+        ready = self.process.stdout.readline().split()
+        self.first = time.perf_counter() - start
+        self.parameters = int(ready[1]) if ready[:1] == ["ready"] else 0
         self.times: list[float] = []
 
     def run(self, steps: int) -> float:
@@ -199,7 +202,7 @@ def compare(name: str, peers: str, turns: int) -> dict[str, Any]:
     ours = [sys.executable, "-m", "benchmarks.training", f"--worker={name}"]
     theirs = [peers, "-m", "benchmarks.peers.training", name]
     sides = {"bigjax": Side(ours), "eager": Side(theirs), "compiled": Side([*theirs, "--compile"])}
-    sides = {key: side for key, side in sides.items() if side.works}
+    sides = {key: side for key, side in sides.items() if side.parameters}
     steps = {key: max(1, round(SECONDS / side.run(2))) for key, side in sides.items()}
     for turn in range(turns):
         for key in sorted(sides, reverse=turn % 2 == 1):
@@ -210,6 +213,7 @@ def compare(name: str, peers: str, turns: int) -> dict[str, Any]:
             "least_ms": 1e3 * min(side.times),
             "most_ms": 1e3 * max(side.times),
             "first_step_s": side.first,
+            "parameters": side.parameters,
             "peak_bytes": side.end(),
         }
         for key, side in sides.items()
@@ -227,8 +231,9 @@ def row(name: str, result: dict[str, Any]) -> str:
     other = [ms(result[key]) if key in result else "does not run" for key in ("eager", "compiled")]
     memory = [f"{result[key]['peak_bytes'] / 2**20:.0f}" for key in ("bigjax", best)]
     first = [f"{result[key]['first_step_s']:.1f}" for key in ("bigjax", best)]
+    size = [f"{result[key]['parameters'] / 1e6:.2f}" for key in ("bigjax", best)]
     ratio = theirs[best]["median_ms"] / ours["median_ms"]
-    cells = [name, ms(ours), *other, f"{ratio:.2f}", " / ".join(memory), " / ".join(first)]
+    cells = [name, " / ".join(size), ms(ours), *other, f"{ratio:.2f}", " / ".join(memory), " / ".join(first)]
     return f"| {' | '.join(cells)} |"
 
 
@@ -246,8 +251,8 @@ def main() -> None:
     if not options.peers:
         parser.error("--peers=PYTHON is needed: a Python that has torch and transformers")
     results = {}
-    print("| work | bigjax, ms | PyTorch eager, ms | torch.compile, ms | ratio | peak MiB | first step, s |")
-    print("|---|---|---|---|---|---|---|")
+    print("| work | parameters, M | bigjax, ms | PyTorch eager, ms | torch.compile, ms | ratio | MiB | first step, s |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in options.only or WORK:
         results[name] = compare(name, options.peers, options.turns)
         print(row(name, results[name]), flush=True)

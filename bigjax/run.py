@@ -1,7 +1,6 @@
 """The verbs as functions: what the terminal and the notebook both call."""
 
 import inspect
-import os
 import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -14,7 +13,6 @@ from flax import nnx
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
-from bigjax.cache import cache_folder
 from bigjax.config import experiment_config, load_experiment
 from bigjax.data.subwords import load_tokenizer
 from bigjax.errors import UserError, nearest
@@ -22,14 +20,14 @@ from bigjax.folders import new_folder
 from bigjax.pretrained.folder import read_documents
 from bigjax.pretrained.load import load_pretrained, stop_tokens
 from bigjax.pretrained.save import save_pretrained
+from bigjax.process import prepare_process
 from bigjax.report import plot_metrics
 from bigjax.training import loop
 from bigjax.training.begin import DOCUMENTS
 from bigjax.training.begin import model_config as model_config  # for experiments
 from bigjax.training.checkpoint import Checkpoints, newest_weights, params_sha256
-from bigjax.training.elastic import SHARDS
 from bigjax.training.evaluate import evaluate as evaluate_split
-from bigjax.training.manifest import available_cores, read_manifest
+from bigjax.training.manifest import read_manifest
 from bigjax.training.profile import Profile
 from bigjax.training.reproduce import Verdict, compare
 from bigjax.training.setup import model_maker, resolve, set_up
@@ -149,10 +147,8 @@ def train(
       Stopped: SIGTERM or SIGINT came, and where the run was is saved.
     """
     resolved = read_config(config, overrides)
-    if resolved["reproducible"] == "elastic":
-        fix_threads()
     path = Path(workdir or f"runs/{resolved['experiment']}-{time.strftime('%Y%m%d-%H%M%S')}")
-    use_compilation_cache()
+    prepare_process(elastic=resolved["reproducible"] == "elastic")
     experiment = set_up(resolved)
     folder = Workdir(path, writes=jax.process_index() == 0)
     with folder.locked():
@@ -180,7 +176,7 @@ def evaluate(workdir: str | Path, split: str = "test") -> dict[str, float]:
     run = Run(workdir)
     if "data" not in run.config:
         raise UserError(f"{workdir} was imported and has no data to evaluate on.")
-    use_compilation_cache()
+    prepare_process()
     experiment = set_up(run.config)
     if split not in experiment.dataset.splits:
         raise UserError(f"The data have no split {split!r}; {nearest(split, experiment.dataset.splits)}")
@@ -221,9 +217,7 @@ def reproduce(workdir: str | Path, steps: int | None = None, *, quiet: bool = Fa
         raise UserError(f"{workdir} was imported: there is no training to run again.")
     if steps is not None and steps < 1:
         raise UserError(f"--steps must be positive, not {steps}.")
-    if run.config["reproducible"] == "elastic":
-        fix_threads()
-    use_compilation_cache()
+    prepare_process(elastic=run.config["reproducible"] == "elastic")
     return compare(run.workdir, set_up(run.config), steps, quiet)
 
 
@@ -283,19 +277,3 @@ def export_checkpoint(workdir: str | Path, path: str | Path) -> None:
 def read_config(config: str | Mapping[str, Any], overrides: Overrides | None) -> dict[str, Any]:
     """The resolved config of an experiment file or of a config."""
     return resolve(experiment_config(config) if isinstance(config, str) else ConfigDict(config), overrides)
-
-
-def fix_threads() -> None:
-    """Gives XLA as many threads on one CPU device as on eight; must come before the first use of a device.
-
-    By default it has a thread for every core, or for every device if they are more, and the number of threads decides
-    how sums inside a product are cut.
-    """
-    os.environ.setdefault("NPROC", str(max(SHARDS, available_cores())))
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled steps between processes, in the user's cache folder, unless JAX is told another."""
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

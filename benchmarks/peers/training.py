@@ -145,7 +145,7 @@ def main() -> None:
                 nn.utils.clip_grad_norm_(model.parameters(), settings["clip_norm"])
             optimizer.step()
 
-    serve(run)
+    serve(run, sum(parameter.numel() for parameter in model.parameters()))
 
 
 if __name__ == "__main__":

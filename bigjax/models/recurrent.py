@@ -1,5 +1,7 @@
 """Recurrent layers (Elman, LSTM, GRU) and stacks of them, over sequences of different lengths, one way or both ways."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -32,6 +34,55 @@ def remember(key: jax.Array, shape: tuple[int], dtype: Dtype, out_sharding: Any 
 
 class Recurrence(nnx.Linear):
     """The product with the state; a layer reads its arrays once and not at every step, so it is never called."""
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def recur(
+    step: Callable[[jax.Array, jax.Array | None, Carry], Carry],
+    reverse: bool,
+    kernel: jax.Array,
+    carry: Carry,
+    offset: jax.Array,
+    x: jax.Array | None,
+    mask: jax.Array | None,
+) -> tuple[jax.Array, Carry]:
+    """A recurrence over time, h' = step(h kernel + offset, x, carry) with h = carry[0].
+
+    Args:
+      step: see `Layer.step`.
+      reverse: from the last position to the first.
+      kernel: [D, gates * D].
+      carry: the state to start from.
+      offset: [T, B, gates * D].
+      x: likewise, or None.
+      mask: bool [T, B] or None; where it is false the state stays as it was.
+
+    Returns:
+      h after each step, [T, B, D], and the last state.
+    """
+
+    def body(carry: Carry, inputs: tuple[jax.Array, jax.Array | None, jax.Array | None]) -> tuple[Carry, jax.Array]:
+        offset, x, real = inputs
+        after = step(carry[0] @ kernel + offset, x, carry)
+        if real is not None:
+            after = jax.tree.map(lambda new, old: jnp.where(real[:, None], new, old), after, carry)
+        return after, after[0]
+
+    carry, h = jax.lax.scan(body, carry, (offset, x, mask), reverse=reverse)
+    return h, carry
+
+
+@recur.defjvp
+def recur_jvp(step: Any, reverse: bool, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    """The kernel's tangent acts as one of the offset, so that the kernel's gradient is one product over all time steps.
+
+    The gradient of the scan itself would add an array of the kernel's size at every step.
+    """
+    kernel, carry, offset, x, mask = primals
+    of_kernel, of_carry, of_offset, of_x, _ = tangents
+    (h, last), push = jax.linearize(lambda *args: recur.fun(step, reverse, kernel, *args, mask), carry, offset, x)
+    before = jnp.concatenate([h[1:], carry[0][None]] if reverse else [carry[0][None], h[:-1]])
+    return (h, last), push(of_carry, of_offset + before @ of_kernel, of_x)
 
 
 class Layer(nnx.Module):
@@ -97,23 +148,27 @@ class Layer(nnx.Module):
           Outputs [B, T, D], and the last state.
         """
         kernel = self.dropout(self.recurrent.kernel[...].astype(self.dtype), deterministic=not train, rngs=rngs)
-        bias = None if self.recurrent.bias is None else self.recurrent.bias[...].astype(self.dtype)
-
-        def body(carry: Carry, inputs: tuple[jax.Array, jax.Array | None]) -> tuple[Carry, jax.Array]:
-            x, real = inputs
-            h = carry[0] @ kernel
-            after = self.step(x, h if bias is None else h + bias, carry)
-            if real is None:
-                return after, after[0]
-            after = jax.tree.map(lambda new, old: jnp.where(real[:, None], new, old), after, carry)
-            return after, jnp.where(real[:, None], after[0], 0)
-
-        inputs = jax.tree.map(lambda a: a.swapaxes(0, 1), (self.input(x), mask))
-        carry, out = jax.lax.scan(body, carry, inputs, reverse=reverse)
+        x = self.input(x).swapaxes(0, 1)
+        mask = None if mask is None else mask.swapaxes(0, 1)
+        if self.recurrent.bias is None:
+            out, carry = recur(self.step, reverse, kernel, carry, x, None, mask)
+        else:
+            bias = jnp.broadcast_to(self.recurrent.bias[...].astype(self.dtype), x.shape)
+            out, carry = recur(self.step, reverse, kernel, carry, bias, x, mask)
+        if mask is not None:
+            out = jnp.where(mask[..., None], out, 0)
         return out.swapaxes(0, 1), carry
 
-    def step(self, x: jax.Array, h: jax.Array, carry: Carry) -> Carry:
-        """The next state from the projected input and the projected output, [B, gates * D] each, and the state."""
+    @classmethod
+    def step(cls, h: jax.Array, x: jax.Array | None, carry: Carry) -> Carry:
+        """The next state.
+
+        Args:
+          h: the projected output with its bias or, in a layer that has no such bias, with the projected input,
+            [B, gates * D].
+          x: the projected input, likewise; None where it is in `h`.
+          carry: the state.
+        """
         raise NotImplementedError
 
     def initial_carry(self, batch_size: int) -> Carry:
@@ -126,9 +181,10 @@ class Elman(Layer):
 
     activation: ClassVar[Any] = staticmethod(jnp.tanh)
 
-    def step(self, x: jax.Array, h: jax.Array, carry: Carry) -> Carry:
+    @classmethod
+    def step(cls, h: jax.Array, x: jax.Array | None, carry: Carry) -> Carry:
         """h' = tanh(W x + U h + b)."""
-        return (self.activation(x + h),)
+        return (cls.activation(h),)
 
 
 class ElmanReLU(Elman):
@@ -147,12 +203,12 @@ class LSTM(Layer):
     gates = 4
     bias_init = staticmethod(remember)
 
-    def step(self, x: jax.Array, h: jax.Array, carry: Carry) -> Carry:
+    @classmethod
+    def step(cls, h: jax.Array, x: jax.Array | None, carry: Carry) -> Carry:
         """c' = f c + i g, and h' = o tanh(c')."""
-        i, f, g, o = jnp.split(x + h, 4, axis=-1)
+        i, f, g, o = jnp.split(h, 4, axis=-1)
         c = nnx.sigmoid(f) * carry[1] + nnx.sigmoid(i) * jnp.tanh(g)
-        h = nnx.sigmoid(o) * jnp.tanh(c)
-        return h.astype(self.dtype), c.astype(jnp.float32)
+        return (nnx.sigmoid(o) * jnp.tanh(c)).astype(h.dtype), c.astype(jnp.float32)
 
     def initial_carry(self, batch_size: int) -> Carry:
         """Zero output [B, D] and cell [B, D]; the cell, a long sum, is float32 whatever is computed in."""
@@ -168,8 +224,10 @@ class GRU(Layer):
     gates = 3
     recurrent_bias = True
 
-    def step(self, x: jax.Array, h: jax.Array, carry: Carry) -> Carry:
+    @classmethod
+    def step(cls, h: jax.Array, x: jax.Array | None, carry: Carry) -> Carry:
         """h' = (1 - z) n + z h, where n = tanh(W x + r (U h))."""
+        assert x is not None
         reset, update, new = zip(jnp.split(x, 3, axis=-1), jnp.split(h, 3, axis=-1), strict=True)
         candidate = jnp.tanh(new[0] + nnx.sigmoid(sum(reset)) * new[1])
         z = nnx.sigmoid(sum(update))

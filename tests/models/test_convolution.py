@@ -38,13 +38,36 @@ def test_a_convolution_that_widens_is_differentiated_as_any(padding, kernel):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(b).max()))
 
 
-def test_only_a_plain_convolution_that_widens_is_special():
-    x = jnp.ones((2, 8, 8, 4))
+@pytest.mark.parametrize(
+    ("shape", "features", "options"),
+    [
+        ((2, 7, 6, 8), 16, {"kernel_size": (1, 1), "strides": 2}),
+        ((2, 7, 6, 3), 2, {"kernel_size": (3, 3), "strides": (2, 1)}),
+        ((2, 2, 2, 128), 256, {"kernel_size": (3, 3), "padding": 1}),
+        ((2, 9, 8, 64), 8, {"kernel_size": (3, 2), "strides": (2, 3)}),
+        ((2, 4, 5, 4), 96, {"kernel_size": (3, 3)}),
+        ((2, 6, 8), 8, {"kernel_size": (3,), "feature_group_count": 8, "padding": ((2, 1),)}),
+        ((2, 7, 8), 8, {"kernel_size": (4,), "feature_group_count": 8, "strides": 2}),
+    ],
+    ids=["1x1", "patches", "large kernel", "strides", "many channels", "depthwise", "depthwise with strides"],
+)
+def test_every_form_is_differentiated_as_any(shape, features, options):
+    x = jax.random.normal(jax.random.key(0), shape)
+    ours, theirs = (conv(shape[-1], features, rngs=nnx.Rngs(0), **options) for conv in (Conv, nnx.Conv))
+    ours, theirs = (jax.tree.leaves(jax.jit(derivatives)(conv, x)) for conv in (ours, theirs))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5 * float(jnp.abs(b).max()))
 
-    def special(out_features, **options):
-        conv = Conv(4, out_features, (3, 3), rngs=nnx.Rngs(0), **options)
-        return "custom_jvp_call" in str(jax.make_jaxpr(lambda x: conv(x))(x))
 
-    assert special(8)
-    others = ({"strides": 2}, {"feature_group_count": 2}, {"kernel_dilation": 2}, {"precision": "highest"})
-    assert not special(4) and not any(special(8, **options) for options in others)
+def test_each_size_has_its_form():
+    def form(shape, features, side=3, **options):
+        conv = Conv(shape[-1], features, (side, side), rngs=nnx.Rngs(0), **options)
+        jaxpr = str(jax.make_jaxpr(lambda x: conv(x))(jnp.ones(shape)))
+        return next(name for name in ("custom_jvp_call", "conv_general_dilated", "dot_general") if name in jaxpr)
+
+    quick, plain, product = "custom_jvp_call", "conv_general_dilated", "dot_general"
+    assert form((2, 8, 8, 4), 8) == form((2, 8, 8, 32), 4, strides=2) == form((2, 64, 64, 96), 96) == quick
+    assert form((2, 8, 8, 4), 4) == form((2, 8, 8, 4), 8, strides=2) == form((2, 32, 32, 96), 96) == plain
+    assert form((2, 8, 8, 4), 4, side=1) == form((2, 8, 8, 3), 8) == form((2, 2, 2, 256), 256) == product
+    for options in ({"feature_group_count": 2}, {"kernel_dilation": 2}, {"precision": "highest"}):
+        assert form((2, 8, 8, 4), 8, **options) == plain
