@@ -54,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
         command.epilog = "Any key of the config can be set with --config.KEY=VALUE, as --config.train.steps=100."
         if name == "train":
             command.add_argument("--profile", type=int, default=0, metavar="STEPS", help="trace so many steps")
+            command.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where there are several")
+            command.add_argument("--processes", type=int, metavar="N", help="how many processes train together")
+            command.add_argument("--process", type=int, metavar="I", help="which this is, from 0")
     command = verb("evaluate", evaluate, "compute a run's metrics on a split again")
     command.add_argument("--workdir", required=True, help="the run's folder")
     command.add_argument("--split", default="test", help="train, validation or test (default: test)")
@@ -110,9 +113,16 @@ def parse_overrides(extra: Sequence[str], takes_config: bool) -> dict[str, objec
 
 def train(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
     """`bigjax train`."""
+    from bigjax.launch import launched_together, supervise
+
+    if arguments.processes or launched_together():
+        supervise()
     import bigjax
 
-    run = bigjax.train(arguments.config, overrides, arguments.workdir, profile=arguments.profile)
+    processes = {name: getattr(arguments, name) for name in ("coordinator", "processes", "process")}
+    run = bigjax.train(arguments.config, overrides, arguments.workdir, profile=arguments.profile, processes=processes)
+    if arguments.process:
+        return
     print(describe(run.result["metrics"]))
     print(f"params_sha256 {run.result['params_sha256']}")
     print(f"report: {run.workdir / 'report.html'}")

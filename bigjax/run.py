@@ -3,6 +3,7 @@
 import inspect
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from bigjax.config import experiment_config, load_experiment
 from bigjax.data.subwords import load_tokenizer
 from bigjax.errors import UserError, nearest
 from bigjax.folders import new_folder
+from bigjax.parallel.processes import check_alike, connect, dependent_on_others, everywhere, from_first, together
 from bigjax.pretrained.folder import read_documents
 from bigjax.pretrained.load import load_pretrained, stop_tokens
 from bigjax.pretrained.save import save_pretrained
@@ -132,6 +134,7 @@ def train(
     *,
     quiet: bool = False,
     profile: int = 0,
+    processes: Mapping[str, Any] | None = None,
 ) -> Run:
     """Trains an experiment, or goes on with it where it was stopped.
 
@@ -141,6 +144,8 @@ def train(
       workdir: where the run's files go; `runs/NAME-<time>` by default. One that holds this run resumes it.
       quiet: shows no progress.
       profile: traces so many steps, into `workdir/profile`, and tells in the report where their time went.
+      processes: the `coordinator`, `processes` and `process` of a run over several that nothing has started together;
+        see `bigjax.parallel.processes.connect`.
 
     Raises:
       UserError: something in the config, the data or the workdir is wrong.
@@ -149,12 +154,20 @@ def train(
     resolved = read_config(config, overrides)
     path = Path(workdir or f"runs/{resolved['experiment']}-{time.strftime('%Y%m%d-%H%M%S')}")
     prepare_process(elastic=resolved["reproducible"] == "elastic")
-    experiment = set_up(resolved)
+    connect(**processes or {})
+    experiment = together(lambda: set_up(resolved))
+    path = Path(from_first(lambda: str(path)))
+    fingerprint = experiment.dataset.fingerprint()
+    check_alike("config", experiment.config)
+    check_alike("data", {"fingerprint": fingerprint})
     folder = Workdir(path, writes=jax.process_index() == 0)
-    with folder.locked():
-        folder.check(experiment.config, experiment.dataset.fingerprint())
-        if not (path / "result.json").exists():
-            loop.train(experiment, folder, quiet, Profile(path / "profile", profile) if profile else None)
+    with ExitStack() as stack:
+        together(lambda: stack.enter_context(folder.locked()))
+        from_first(lambda: folder.check(experiment.config, fingerprint))
+        if not from_first((path / "result.json").exists):
+            with dependent_on_others():
+                loop.train(experiment, folder, quiet, Profile(path / "profile", profile) if profile else None)
+    everywhere("done")  # what process 0 alone writes is there for all
     return Run(path)
 
 

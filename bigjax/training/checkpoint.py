@@ -16,6 +16,7 @@ from orbax.checkpoint import v1 as ocp
 
 from bigjax.errors import SaveError, UserError
 from bigjax.parallel.mesh import name_of
+from bigjax.parallel.processes import from_first, host_pieces, together
 from bigjax.training.state import TrainState, Tree
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file it touches
@@ -49,14 +50,7 @@ class Checkpoints:
         self.directory = directory.absolute()
         self.set_aside: list[str] = []  # what was, and why
         self.damaged = self.directory.parent / "damaged"
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{directory} cannot be written: {error.strerror or error}.") from error
-        whole = saved_steps(self.directory)
-        for path in self.directory.iterdir():
-            if path.name.isdecimal() and int(path.name) not in whole:
-                self.move_away(path, "it is not whole")
+        from_first(self.tidy)
         self.context = ocp.Context()
         if many_files:
             saving = self.context.array.saving
@@ -80,28 +74,44 @@ class Checkpoints:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.writing: tuple[int, Future[None]] | None = None
 
+    def tidy(self) -> None:
+        """Makes the directory, and sets aside what in it is not whole."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.directory} cannot be written: {error.strerror or error}.") from error
+        whole = saved_steps(self.directory)
+        for path in self.directory.iterdir():
+            if path.name.isdecimal() and int(path.name) not in whole:
+                self.move_away(path, "it is not whole")
+
     def save(self, state: TrainState, metrics: Mapping[str, float] | None, recent: Sequence[Mapping] = ()) -> None:
-        """Begins to write `state`, and returns at once.
+        """Begins to write `state`, and returns when its arrays are copied.
+
+        Where there are several processes hashes are made before it returns, as they all must take part at once.
 
         Args:
-          state: what is saved; its arrays must stay as they are until it is written.
+          state: what is saved.
           metrics: of the same step, or None.
           recent: the sums of the steps that no line of figures has told of yet; a resumed run goes on with them.
-
         """
         step = int(state.step)
         sums = [{key: float(value) for key, value in one.items()} for one in jax.device_get(list(recent))]
+        figures = dict(metrics) if metrics else None
 
-        def write() -> None:
+        def write(copied: TrainState) -> None:
+            noted = {"sha256": hashes(copied), "recent": sums}
             with self.context:
-                self.orbax.save(
-                    step,
-                    state,
-                    metrics=dict(metrics) if metrics else None,
-                    custom_metadata={"sha256": hashes(state), "recent": sums},
-                )
+                self.orbax.save(step, copied, metrics=figures, custom_metadata=noted)
 
-        self.writing = step, self.thread.submit(write)
+        if jax.process_count() == 1:
+            copied = jax.tree.map(np.array, state)  # the next step gives these arrays away
+            self.writing = step, self.thread.submit(write, copied)
+            return
+        noted = {"sha256": hashes(state), "recent": sums}
+        with self.context:
+            response = self.orbax.save_async(step, state, metrics=figures, custom_metadata=noted)
+        self.writing = step, self.thread.submit(response.result)
 
     def check(self, wait: bool = False) -> None:
         """Raises SaveError, once, if the write that was under way has failed; costs nothing while it goes on.
@@ -143,7 +153,8 @@ class Checkpoints:
                 unreadable.append((path, str(error)))
                 continue
             for bad, reason in unreadable:
-                self.move_away(bad, reason)
+                from_first(partial(self.move_away, bad, reason))
+                self.orbax.reload()
             return state, [{k: np.float32(v) for k, v in one.items()} for one in metadata.get("recent", ())]
         if unreadable or self.damaged.exists():
             reason = unreadable[0][1] if unreadable else f"all that there were are in {self.damaged}."
@@ -164,8 +175,6 @@ class Checkpoints:
         except OSError as error:
             raise SaveError(f"{path} is damaged and cannot be moved to {to}: {error.strerror or error}.") from error
         self.set_aside.append(f"checkpoint {path.name} was set aside in {self.damaged}: {reason.rstrip('.')}.")
-        if hasattr(self, "orbax"):
-            self.orbax.reload()
 
     def close(self) -> None:
         """Waits until everything is written; raises SaveError where that fails."""
@@ -237,13 +246,16 @@ def read(path: Path, wanted: Callable[[Any], Any]) -> tuple[Any, dict[str, Any]]
       UserError: it cannot be read, or an array is not what was written.
     """
     where = f"Checkpoint {path.name} in {path.parent}"
-    try:
-        metadata = ocp.metadata(path.absolute())
-        state = ocp.load(path.absolute(), wanted(metadata.metadata))
-        noted = metadata.custom_metadata
-        written = noted["sha256"]
-    except Exception as error:  # Orbax has no common class for what a damaged folder raises
-        raise UserError(f"{where} cannot be read: {first_line(error)}.") from error
+
+    def load() -> tuple[Any, dict[str, Any], dict[str, str]]:
+        try:
+            metadata = ocp.metadata(path.absolute())
+            state = ocp.load(path.absolute(), wanted(metadata.metadata))
+            return state, metadata.custom_metadata, metadata.custom_metadata["sha256"]
+        except Exception as error:  # Orbax has no common class for what a damaged folder raises
+            raise UserError(f"{where} cannot be read: {first_line(error)}.") from error
+
+    state, noted, written = together(load)
     found = hashes(jax.tree.map(lambda leaf: None if leaf is ocp.PLACEHOLDER else leaf, state))
     if damaged := sorted(name for name in found if written.get(name) != found[name]):
         raise UserError(f"{where} is damaged: array {damaged[0]} is not what was written.")
@@ -262,12 +274,14 @@ def flatten(tree: Tree) -> dict[str, Any]:
 
 def hashes(tree: Tree) -> dict[str, str]:
     """The sha256 of each array's bytes, by name."""
-    return {name: hashlib.sha256(host_bytes(leaf)).hexdigest() for name, leaf in flatten(tree).items()}
+    return {name: hashed(hashlib.sha256(), leaf).hexdigest() for name, leaf in flatten(tree).items()}
 
 
-def host_bytes(array: jax.Array) -> memoryview:
-    """The bytes of an array, in row-major order."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+def hashed(digest: Any, array: jax.Array) -> Any:
+    """A digest, given the bytes of an array in row-major order."""
+    for part in host_pieces(array):
+        digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    return digest
 
 
 def params_sha256(params: Tree) -> str:
@@ -275,5 +289,5 @@ def params_sha256(params: Tree) -> str:
     digest = hashlib.sha256()
     for name, array in sorted(flatten(params).items()):
         digest.update(f"{name} {array.dtype} {tuple(array.shape)} ".encode())
-        digest.update(host_bytes(array))
+        hashed(digest, array)
     return digest.hexdigest()

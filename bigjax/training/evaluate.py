@@ -46,7 +46,7 @@ def evaluate(
         if not goes_on():
             return None
         if number == 0:
-            carry = experiment.task.initial_carry(experiment.model(params, statistics), batch)
+            carry = experiment.initial_carry(params, statistics, batch)
         sums, carry, rows = experiment.eval_step(params, statistics, carry, batch)
         collected.append(sums)
         if rows:

@@ -9,6 +9,8 @@ import threading
 import time
 from types import FrameType, TracebackType
 
+from bigjax.parallel.processes import Agreement
+
 
 class Stopped(KeyboardInterrupt):
     """A signal ended the run after a step; a checkpoint of that step is saved.
@@ -32,6 +34,8 @@ class Interrupts:
     def __init__(self, stall_seconds: float) -> None:
         self.stall_seconds = stall_seconds
         self.number: int | None = None  # of the signal
+        self.stopped = False  # all processes know
+        self.agreed = Agreement()
         self.armed = 0.0
 
     def __enter__(self) -> "Interrupts":
@@ -50,17 +54,18 @@ class Interrupts:
             print(f"{signal.Signals(number).name}: saving and stopping", file=sys.stderr, flush=True)
 
     def goes_on(self) -> bool:
-        """Whether no signal has come; that this is called, at least once a step, tells that the run is alive."""
+        """Whether no signal has come, to any process; that it is called, once a step, tells that the run is alive."""
         now = time.monotonic()
         if self.stall_seconds and now - self.armed > min(1.0, self.stall_seconds / 4):  # a watchdog takes a thread
             self.armed = now
             faulthandler.dump_traceback_later(self.stall_seconds, exit=True, file=2)
-        return self.number is None
+        self.stopped = self.stopped or self.agreed(self.number is not None)
+        return not self.stopped
 
     def obey(self, step: int) -> None:
         """Raises Stopped where a signal has come."""
-        if self.number is not None:
-            raise Stopped(self.number, step)
+        if not self.goes_on():
+            raise Stopped(self.number or signal.SIGTERM, step)  # it may have come to another process
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

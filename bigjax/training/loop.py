@@ -5,10 +5,10 @@ from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 
 from bigjax.data.loader import prefetched
 from bigjax.errors import SaveError
+from bigjax.parallel.processes import from_first
 from bigjax.report import write_report
 from bigjax.tasks.task import Batch
 from bigjax.training.checkpoint import Checkpoints, params_sha256
@@ -36,7 +36,7 @@ def train(experiment: Experiment, workdir: Workdir, quiet: bool = False, profile
     if profile:
         step = experiment.jitted_step.lower(experiment.abstract, batch_fetcher(experiment)(0)).compile()
         workdir.write("profile.json", profile.tabulated(step.as_text() or ""))
-    shown = examples(experiment, state)
+    shown = examples(experiment, state) if jax.process_count() == 1 else {}  # where arrays are all here
     workdir.write("result.json", result(rows, state))  # last, for a run that has it is never taken up again
     if workdir.writes:
         write_report(workdir.path, shown)
@@ -70,7 +70,7 @@ def fit(
     if profile:
         profile.check(steps - start)
     sinks = [opened() for opened in openers]
-    progress = make_progress(start, steps, quiet)
+    progress = make_progress(start, steps, quiet or not workdir.writes)
     where = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     begun = f"resuming at step {start} of {steps}" if resumed else f"{steps} steps"
     progress.message(f"{experiment.config['experiment']}: {begun} on {where}, into {workdir.path}")
@@ -134,8 +134,7 @@ def fit(
                     stops |= evaluates and metrics is None
                     attempt(partial(checkpoints.check, wait=saves or stops))
                     if saves or stops:
-                        copied = jax.tree.map(np.array, state)  # the next step gives these arrays away
-                        checkpoints.save(copied, metrics, recent)
+                        checkpoints.save(state, metrics, recent)
                 if stops:
                     break
             if interrupts.goes_on() and "test" in splits:
@@ -160,13 +159,13 @@ def begin(
     restored = checkpoints.restore_newest(experiment.abstract)
     if restored:
         state, recent = restored
-        recorded = continued(read_manifest(workdir), recorded, int(state.step))
+        recorded = continued(from_first(lambda: read_manifest(workdir)), recorded, int(state.step))
     else:
         state, recent = experiment.initial_state(), []
         recorded |= {"config": experiment.config, "initial_sha256": params_sha256(state.params)}
         files |= experiment.documents()
     workdir.begin(experiment.config, recorded, files)
-    return state, recent, workdir.keep_rows(int(state.step)), restored is not None
+    return state, recent, from_first(lambda: workdir.keep_rows(int(state.step))), restored is not None
 
 
 def evaluated(rows: list[dict[str, Any]], step: int) -> bool:

@@ -95,6 +95,14 @@ class Experiment:
         """This process's rows as the global batch, laid over the mesh."""
         return jax.make_array_from_process_local_data(NamedSharding(self.mesh, BATCH), dict(batch))
 
+    def initial_carry(self, params: Tree, statistics: Tree, batch: Batch) -> Tree:
+        """The recurrent state that evaluation begins with, laid over the mesh as the batch is; None for most models."""
+        first = jax.jit(
+            lambda *arrays: self.task.initial_carry(self.model(*arrays[:2]), arrays[2]),
+            out_shardings=NamedSharding(self.mesh, BATCH),
+        )
+        return first(params, statistics, batch)
+
     def model(self, params: Tree, statistics: Tree) -> nnx.Module:
         """A live module with these arrays."""
         return nnx.merge(self.program.graphdef, params, statistics)
