@@ -117,11 +117,13 @@ def train(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
 
     if arguments.processes or launched_together():
         supervise()
+    import jax
+
     import bigjax
 
     processes = {name: getattr(arguments, name) for name in ("coordinator", "processes", "process")}
     run = bigjax.train(arguments.config, overrides, arguments.workdir, profile=arguments.profile, processes=processes)
-    if arguments.process:
+    if jax.process_index():
         return
     print(describe(run.result["metrics"]))
     print(f"params_sha256 {run.result['params_sha256']}")

@@ -13,7 +13,7 @@ from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP, PostNormBlock, over_keys
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.linear import Linear
-from bigjax.models.stacked import make_layers, through_layers
+from bigjax.models.stacked import Remat, make_layers, through_layers
 from bigjax.models.tied import tied_logits
 
 SHARDING = (
@@ -44,6 +44,7 @@ class BERT(nnx.Module):
       norm_epsilon: of all LayerNorms.
       dropout: rate, on the embedding, on what each block adds, and before the classification heads.
       scan_layers: the blocks are one stack and compiled once, as in `GPT`.
+      remat: what of a block is kept for the backward pass, as in `GPT`.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -65,6 +66,7 @@ class BERT(nnx.Module):
         norm_epsilon: float = 1e-12,
         dropout: float = 0.1,
         scan_layers: bool = False,
+        remat: Remat = None,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -96,6 +98,7 @@ class BERT(nnx.Module):
         self.positions = nnx.Embed(context, d_model, embedding_init=init, **parts)
         self.types = nnx.Embed(num_types, d_model, embedding_init=init, **parts)
         self.norm = norm(rngs)
+        self.remat = remat
         self.blocks = make_layers(block, num_layers, scan_layers, rngs)
         self.pool = pool
         pooled = head in ("pooler", "sequence_classification") and pool == "first"
@@ -169,7 +172,7 @@ class BERT(nnx.Module):
         x = x + self.types(jnp.zeros_like(tokens) if types is None else types)  # [B, T, D]
         x = self.dropout(self.norm(x), deterministic=not train, rngs=rngs)
         seen = over_keys(mask)
-        return through_layers(self.blocks, x, lambda b, x, key: b(x, seen, key), rngs if train else None)
+        return through_layers(self.blocks, x, lambda b, x, key: b(x, seen, key), rngs if train else None, self.remat)
 
 
 def mean_of_tokens(x: jax.Array, mask: jax.Array | None) -> jax.Array:

@@ -13,7 +13,7 @@ from bigjax.models.convolution import Conv
 from bigjax.models.linear import Linear
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
-from bigjax.models.stacked import make_layers, through_layers
+from bigjax.models.stacked import Remat, make_layers, through_layers
 
 
 class Conformer(nnx.Module):
@@ -35,6 +35,7 @@ class Conformer(nnx.Module):
       kernel_size: frames that the depthwise convolutions see, odd; the paper's 32 has no middle.
       dropout: rate, on what the first block reads, inside the feed-forward modules and on what each module adds.
       scan_layers: the blocks are one stack and compiled once, as in `GPT`.
+      remat: what of a block is kept for the backward pass, as in `GPT`.
       subsampling: frames for each position, S; 4 in the paper, or 2 for short recordings.
       dtype: what is computed in; parameters are float32.
 
@@ -53,6 +54,7 @@ class Conformer(nnx.Module):
         kernel_size: int = 31,
         dropout: float = 0.1,
         scan_layers: bool = False,
+        remat: Remat = None,
         *,
         subsampling: int,
         dtype: Dtype = jnp.float32,
@@ -72,6 +74,7 @@ class Conformer(nnx.Module):
         self.frequencies = rotary_frequencies(d_model, 10000.0)
         self.subsampling = Subsampling(num_mels, d_model, subsampling, dtype=dtype, rngs=rngs)
         sizes = (d_model, num_heads, d_ff, kernel_size, dropout)
+        self.remat = remat
         self.blocks = make_layers(lambda rngs: Block(*sizes, dtype=dtype, rngs=rngs), num_layers, scan_layers, rngs)
         self.head = Linear(d_model, vocab_size, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
@@ -93,7 +96,9 @@ class Conformer(nnx.Module):
         mask = real(x, lengths)
         distances = jnp.arange(x.shape[1] - 1, -x.shape[1], -1)
         positions = sinusoids(distances, self.frequencies).astype(x.dtype)  # [2 T - 1, D]
-        x = through_layers(self.blocks, x, lambda b, x, key: b(x, positions, mask, key), rngs if train else None)
+        x = through_layers(
+            self.blocks, x, lambda b, x, key: b(x, positions, mask, key), rngs if train else None, self.remat
+        )
         return self.head(x), lengths
 
 

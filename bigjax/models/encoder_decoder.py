@@ -15,7 +15,7 @@ from bigjax.models.blocks import MLP, PostNormBlock, over_keys
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
-from bigjax.models.stacked import make_layers, through_layers, unstacked_layers
+from bigjax.models.stacked import Remat, make_layers, through_layers, unstacked_layers
 from bigjax.models.tied import tied_logits
 
 
@@ -48,6 +48,7 @@ class EncoderDecoder(nnx.Module):
       d_ff: width of the feed-forward layers.
       dropout: rate, on what the first block reads and on what each layer adds.
       scan_layers: the blocks are one stack and compiled once, as in `GPT`.
+      remat: what of a block is kept for the backward pass, as in `GPT`.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -63,6 +64,7 @@ class EncoderDecoder(nnx.Module):
         d_ff: int = 2048,
         dropout: float = 0.1,
         scan_layers: bool = False,
+        remat: Remat = None,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -76,6 +78,7 @@ class EncoderDecoder(nnx.Module):
         init = nnx.initializers.normal(d_model**-0.5)
         self.embedding = nnx.Embed(vocab_size, d_model, dtype=dtype, embedding_init=init, rngs=rngs)
         sizes = (d_model, num_heads, d_ff, dropout)
+        self.remat = remat
         self.encoder_blocks = make_layers(
             lambda rngs: make_encoder_block(*sizes, dtype=dtype, rngs=rngs), num_layers, scan_layers, rngs
         )
@@ -110,7 +113,7 @@ class EncoderDecoder(nnx.Module):
         def through(block: DecoderBlock, x: jax.Array, key: jax.Array | None) -> jax.Array:
             return block(x, encoded, source_mask, key=key)[0]
 
-        return self.logits(through_layers(self.decoder_blocks, x, through, rngs if train else None))
+        return self.logits(through_layers(self.decoder_blocks, x, through, rngs if train else None, self.remat))
 
     def encode(
         self, source: jax.Array, mask: jax.Array | None = None, *, train: bool = False, rngs: nnx.Rngs | None = None
@@ -118,7 +121,9 @@ class EncoderDecoder(nnx.Module):
         """What the decoder looks at, [B, S, D], of a source int32 [B, S] with its mask, bool [B, S] or None."""
         x = self.embed(source, jnp.arange(source.shape[1]), train=train, rngs=rngs)
         seen = over_keys(mask)
-        return through_layers(self.encoder_blocks, x, lambda b, x, key: b(x, seen, key), rngs if train else None)
+        return through_layers(
+            self.encoder_blocks, x, lambda b, x, key: b(x, seen, key), rngs if train else None, self.remat
+        )
 
     def sources(self, encoded: jax.Array) -> list[KeyValues]:
         """Each decoder block's keys and values of an encoded source [B, S, D]."""

@@ -13,7 +13,7 @@ from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.linear import Linear
 from bigjax.models.rotary import rotary_frequencies
-from bigjax.models.stacked import make_layers, through_layers, unstacked_layers
+from bigjax.models.stacked import Remat, make_layers, through_layers, unstacked_layers
 from bigjax.models.tied import tied_logits
 
 SHARDING = (
@@ -54,6 +54,9 @@ class GPT(nnx.Module):
       rope_scaling: how they are stretched, as `bigjax.models.rotary.rotary_frequencies` takes it.
       scan_layers: the blocks' parameters are stacked and one block is compiled for all: the same numbers, less to
         compile. An optimizer that looks at whole arrays (LAMB, LARS, Adafactor, Muon) sees the stack as one.
+      remat: what of a block is kept for the backward pass, which computes the rest again: "nothing_saveable",
+        "dots_saveable" (what products give) or "dots_with_no_batch_dims_saveable" (those with parameters); None keeps
+        all that it needs.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -81,6 +84,7 @@ class GPT(nnx.Module):
         rope_theta: float = 10000.0,
         rope_scaling: dict[str, Any] | None = None,
         scan_layers: bool = False,
+        remat: Remat = None,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -94,7 +98,7 @@ class GPT(nnx.Module):
         if positions == "learned" and rope_scaling is not None:
             raise ValueError("rope_scaling is for rotary positions, and positions are learned")
         normal = nnx.initializers.normal
-        self.context = context
+        self.context, self.remat = context, remat
         self.embedding = nnx.Embed(vocab_size, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs)
         rotary = positions == "rotary"
         self.positions = (
@@ -189,7 +193,9 @@ class GPT(nnx.Module):
         x = self.dropout(x, deterministic=not train, rngs=rngs)
         if carry is None:
             rngs = rngs if train else None
-            x = through_layers(self.blocks, x, lambda b, x, key: b(x, positions, key=key, mask=mask)[0], rngs)
+            x = through_layers(
+                self.blocks, x, lambda b, x, key: b(x, positions, key=key, mask=mask)[0], rngs, self.remat
+            )
             return self.norm(x), None
         layers = []
         for block, cache in zip(unstacked_layers(self.blocks), carry.layers, strict=True):

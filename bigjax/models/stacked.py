@@ -5,12 +5,13 @@ Of a list the arrays are called `blocks/0/norm1/scale` and so on, of a stack `bl
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 from flax import nnx
 
 Module = TypeVar("Module", bound=nnx.Module)
+Remat = Literal["nothing_saveable", "dots_saveable", "dots_with_no_batch_dims_saveable"] | None
 Layers = Any  # nnx.List[Module], or a Module that is a stack of them
 
 
@@ -37,6 +38,7 @@ def through_layers(
     x: jax.Array,
     call: Callable[[Any, jax.Array, jax.Array | None], jax.Array],
     rngs: nnx.Rngs | None,
+    remat: Remat = None,
 ) -> jax.Array:
     """What comes out of the last layer; a stack is compiled once for all of it.
 
@@ -45,17 +47,35 @@ def through_layers(
       x: what goes into the first.
       call: takes a layer, what goes into it, and a key for its dropout or None; gives what comes out, of equal shape.
       rngs: where the keys come from; None is no dropout.
+      remat: what of a layer is kept for the backward pass, which computes the rest again: the name of one of
+        `jax.checkpoint_policies`; None keeps all that it needs.
     """
+
+    def remembering(layer: Any) -> tuple[Callable[[Any, jax.Array, jax.Array | None], jax.Array], Any]:
+        graphdef, params = nnx.split(layer)
+
+        def through(params: Any, x: jax.Array, key: jax.Array | None) -> jax.Array:
+            return call(nnx.merge(graphdef, params), x, key)
+
+        if remat is not None:
+            through = jax.checkpoint(through, policy=getattr(jax.checkpoint_policies, remat))
+        return through, params
+
     if isinstance(layers, nnx.List):
         keys = None if rngs is None else jax.random.split(rngs.dropout(), len(layers))
         for i, layer in enumerate(layers):
-            x = call(layer, x, None if keys is None else keys[i])
+            key = None if keys is None else keys[i]
+            if remat is None:
+                x = call(layer, x, key)
+            else:
+                through, params = remembering(layer)
+                x = through(params, x, key)
         return x
-    graphdef, params = nnx.split(layers)
+    through, params = remembering(layers)
     keys = None if rngs is None else jax.random.split(rngs.dropout(), depth(params))
 
     def body(x: jax.Array, layer: tuple[Any, jax.Array | None]) -> tuple[jax.Array, None]:
-        return call(nnx.merge(graphdef, layer[0]), x, layer[1]), None
+        return through(layer[0], x, layer[1]), None
 
     return jax.lax.scan(body, x, (params, keys))[0]
 

@@ -13,7 +13,7 @@ from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.convolution import Conv
 from bigjax.models.linear import Linear
-from bigjax.models.stacked import make_layers, through_layers
+from bigjax.models.stacked import Remat, make_layers, through_layers
 
 SHARDING = (
     (r"(query|key|value|up)/kernel", P("fsdp", "tensor")),
@@ -36,6 +36,7 @@ class ViT(nnx.Module):
       norm_epsilon: of all LayerNorms.
       dropout: rate, on the embedding and on what each block adds.
       scan_layers: the blocks are one stack and compiled once, as in `GPT`.
+      remat: what of a block is kept for the backward pass, as in `GPT`.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -55,6 +56,7 @@ class ViT(nnx.Module):
         norm_epsilon: float = 1e-6,
         dropout: float = 0.0,
         scan_layers: bool = False,
+        remat: Remat = None,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -83,6 +85,7 @@ class ViT(nnx.Module):
         self.cls = nnx.Param(jnp.zeros((1, 1, d_model))) if pool == "cls" else None
         length = (height // patch_size) * (width // patch_size) + (pool == "cls")
         self.positions = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (1, length, d_model)))
+        self.remat = remat
         self.blocks = make_layers(block, num_layers, scan_layers, rngs)
         self.norm = norm(rngs)
         # The paper's head starts at zero, so that all classes are as likely.
@@ -101,5 +104,5 @@ class ViT(nnx.Module):
         if self.cls is not None:
             x = jnp.concatenate([jnp.broadcast_to(self.cls.astype(x.dtype), (x.shape[0], 1, x.shape[2])), x], 1)
         x = self.dropout(x + self.positions.astype(x.dtype), deterministic=not train, rngs=rngs)
-        x = through_layers(self.blocks, x, lambda b, x, key: b(x, key=key)[0], rngs if train else None)
+        x = through_layers(self.blocks, x, lambda b, x, key: b(x, key=key)[0], rngs if train else None, self.remat)
         return self.norm(x)

@@ -15,7 +15,7 @@ from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.convolution import Conv
 from bigjax.models.sinusoids import sinusoids
-from bigjax.models.stacked import make_layers, through_layers, unstacked_layers
+from bigjax.models.stacked import Remat, make_layers, through_layers, unstacked_layers
 from bigjax.models.tied import tied_logits
 
 
@@ -46,6 +46,7 @@ class Whisper(nnx.Module):
       d_ff: width of the MLPs; None is 4 D.
       dropout: rate, on what the first blocks read and on what each block adds.
       scan_layers: the blocks are one stack and compiled once, as in `GPT`.
+      remat: what of a block is kept for the backward pass, as in `GPT`.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -65,6 +66,7 @@ class Whisper(nnx.Module):
         d_ff: int | None = None,
         dropout: float = 0.0,
         scan_layers: bool = False,
+        remat: Remat = None,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -75,8 +77,8 @@ class Whisper(nnx.Module):
         check_dropout(dropout)
         d_ff = d_ff or 4 * d_model
         sizes = (d_model, num_heads, d_ff, dropout)
-        self.encoder = Encoder(num_mels, source_context, num_layers, *sizes, scan_layers, dtype=dtype, rngs=rngs)
-        self.context = context
+        self.encoder = Encoder(num_mels, source_context, num_layers, *sizes, scan_layers, remat, dtype=dtype, rngs=rngs)
+        self.context, self.remat = context, remat
         embed = partial(nnx.Embed, embedding_init=INIT, dtype=dtype, rngs=rngs)
         self.embedding = embed(vocab_size, d_model)
         self.positions = embed(context, d_model)
@@ -99,7 +101,7 @@ class Whisper(nnx.Module):
         def through(block: DecoderBlock, x: jax.Array, key: jax.Array | None) -> jax.Array:
             return block(x, encoded, positions, key=key)[0]
 
-        return self.logits(self.norm(through_layers(self.blocks, x, through, rngs if train else None)))
+        return self.logits(self.norm(through_layers(self.blocks, x, through, rngs if train else None, self.remat)))
 
     def encode(self, source: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Log-mel spectrograms [B, frames, M] to what the decoder listens to, [B, ceil(frames / 2), D]."""
@@ -169,6 +171,7 @@ class Encoder(nnx.Module):
         d_ff: int,
         dropout: float,
         scan_layers: bool,
+        remat: Remat,
         *,
         dtype: Dtype,
         rngs: nnx.Rngs,
@@ -187,6 +190,7 @@ class Encoder(nnx.Module):
             mlp, norm2 = make_mlp(d_model, d_ff, dtype, rngs), make_norm(d_model, dtype, rngs)
             return Block(norm1, attention, norm2, mlp, dropout, causal=False)
 
+        self.remat = remat
         self.blocks = make_layers(block, num_layers, scan_layers, rngs)
         self.norm = make_norm(d_model, dtype, rngs)
         self.dropout = nnx.Dropout(dropout)
@@ -199,7 +203,7 @@ class Encoder(nnx.Module):
             raise ValueError(f"a spectrogram of more than {2 * context} frames is longer than the model's context")
         x = x + self.positions[:length].astype(x.dtype)
         x = self.dropout(x, deterministic=not train, rngs=rngs)
-        x = through_layers(self.blocks, x, lambda b, x, key: b(x, key=key)[0], rngs if train else None)
+        x = through_layers(self.blocks, x, lambda b, x, key: b(x, key=key)[0], rngs if train else None, self.remat)
         return self.norm(x)
 
 

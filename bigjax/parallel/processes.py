@@ -151,13 +151,13 @@ def host_pieces(array: Any) -> Iterator[np.ndarray]:
     if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
         yield np.asarray(array)
         return
+    whole = NamedSharding(array.sharding.mesh, PartitionSpec())  # type: ignore[attr-defined]
     rows = max(1, PIECE_BYTES * array.shape[0] // array.nbytes)
     for start in range(0, array.shape[0], rows):
-        yield np.asarray(piece(array, start, min(rows, array.shape[0] - start)))
+        yield np.asarray(piece(array, np.int32(start), min(rows, array.shape[0] - start), whole))
 
 
-def piece(array: jax.Array, start: int, size: int) -> jax.Array:
-    """Rows of an array, on every device."""
-    whole = NamedSharding(array.sharding.mesh, PartitionSpec())  # type: ignore[attr-defined]
-    cut = jax.jit(partial(jax.lax.dynamic_slice_in_dim, slice_size=size), out_shardings=whole)
-    return cut(array, np.int32(start))
+@partial(jax.jit, static_argnames=("size", "sharding"))
+def piece(array: jax.Array, start: int, size: int, sharding: NamedSharding) -> jax.Array:
+    """Rows of an array, laid as `sharding` says."""
+    return jax.lax.with_sharding_constraint(jax.lax.dynamic_slice_in_dim(array, start, size), sharding)

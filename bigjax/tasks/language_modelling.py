@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
 from bigjax.errors import UserError
+from bigjax.tasks.cross_entropy import token_losses
 from bigjax.tasks.task import Batch, Sums, Task
 
 
@@ -25,10 +25,12 @@ class LanguageModelling(Task):
     `segments` and `positions` int32 [B, T]: which document of its row a token is of, and its place in that.
 
     Attributes:
+      loss_chunk: how many positions have their logits in memory at once; see `token_losses`. None is all.
       sample_tokens: how many tokens the report's samples have.
       sample_temperature: what the samples' logits are divided by.
     """
 
+    loss_chunk: int | None = None
     sample_tokens: int = 200
     sample_temperature: float = 0.8
 
@@ -39,8 +41,12 @@ class LanguageModelling(Task):
     def __post_init__(self) -> None:
         if self.sample_tokens < 1 or self.sample_temperature <= 0:
             raise ValueError("sample_tokens and sample_temperature must be positive")
+        if self.loss_chunk is not None and self.loss_chunk < 1:
+            raise ValueError(f"loss_chunk must be positive, not {self.loss_chunk}")
 
     def model_arguments(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        if self.loss_chunk is not None and info["context"] % self.loss_chunk:
+            raise ValueError(f"loss_chunk, {self.loss_chunk}, does not divide the context, {info['context']}")
         return {"vocab_size": info["vocab_size"], "context": info["context"]}
 
     def check_model(self, model: nnx.Module) -> None:
@@ -52,17 +58,15 @@ class LanguageModelling(Task):
         start = getattr(model, "initial_carry", None)
         return start(batch["inputs"].shape[0]) if start else None
 
-    def loss(
-        self, model: nnx.Module, batch: Batch, carry: Any, *, train: bool, rngs: nnx.Rngs | None
-    ) -> tuple[Sums, Any]:
+    def loss(self, model: Any, batch: Batch, carry: Any, *, train: bool, rngs: nnx.Rngs | None) -> tuple[Sums, Any]:
         carry = jax.tree.map(lambda c: jnp.where(batch["start"].reshape(-1, *(1,) * (c.ndim - 1)), 0, c), carry)
         packed = {key: batch[key] for key in ("segments", "positions") if key in batch}
         if packed and "segments" not in inspect.signature(model.__call__).parameters:
             raise UserError(
                 f"config.data.packing='within' is for models with attention, and not a {type(model).__name__}."
             )
-        logits, carry = model(batch["inputs"], carry, **packed, train=train, rngs=rngs)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), batch["targets"])
+        x, carry = model.features(batch["inputs"], carry, **packed, train=train, rngs=rngs)
+        losses = token_losses(model, x, batch["targets"], self.loss_chunk)
         mask = batch["mask"]
         sums = {"loss": (losses * mask).sum(), "weight": mask.sum(), "bytes": batch["bytes"].sum()}
         # What a model wants small beside its mistakes, in nats per token: it leaves [B, T], or one number for all, as

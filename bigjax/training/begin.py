@@ -107,7 +107,7 @@ def documents_of(options: FinetuneOptions, section: Mapping[str, Any]) -> dict[s
     if options.init_from is None or options.replace is not None:
         return {}
     path = Path(options.init_from)
-    theirs = {k: v for k, v in model_config(path).items() if k not in ("dropout", "scan_layers")}
+    theirs = {k: v for k, v in model_config(path).items() if k not in ("dropout", "scan_layers", "remat")}
     if different(section, theirs):
         return {}
     documents = read_documents(path / DOCUMENTS) if (path / "checkpoints").is_dir() else Folder(path).documents

@@ -34,8 +34,8 @@ CASES = {
 }
 
 
-def build(case, scan_layers):
-    section = CASES[case][0] | SIZES | {"scan_layers": scan_layers}
+def build(case, scan_layers, **options):
+    section = CASES[case][0] | SIZES | {"scan_layers": scan_layers} | options
     model = jax.jit(lambda: MODELS[case.split(",")[0]](**section, rngs=nnx.Rngs(0)))()
     if case == "vit":
         model.head.kernel[...] = jnp.sin(jnp.arange(80.0)).reshape(16, 5)  # it begins at zero
@@ -68,6 +68,35 @@ def test_a_stack_gives_what_a_list_gives(case, train):
     for name, grad in same_grads.items():
         np.testing.assert_allclose(grads[name], grad, rtol=1e-4, atol=1e-5 * max(1, np.abs(grad).max()), err_msg=name)
     assert flops == same_flops > 0
+
+
+@pytest.mark.parametrize(
+    ("case", "remat", "scan_layers"),
+    [*((case, "nothing_saveable", True) for case in CASES if case != "gpt, llama"), ("gpt", "dots_saveable", False)],
+)
+def test_computing_layers_again_changes_no_number(case, remat, scan_layers):
+    plain, again = build(case, scan_layers), build(case, scan_layers, remat=remat)
+    (out, grads, flops), (same_out, same_grads, same_flops) = (run(m, CASES[case][1], True) for m in (again, plain))
+    close(out, same_out, atol=1e-5)
+    for name, grad in same_grads.items():
+        np.testing.assert_allclose(grads[name], grad, rtol=1e-4, atol=1e-5 * max(1, np.abs(grad).max()), err_msg=name)
+    # Products are what counts: to keep theirs computes none again, to keep nothing nearly a third more.
+    assert flops == same_flops if remat == "dots_saveable" else 1.15 * same_flops < flops < 1.34 * same_flops
+
+
+def test_the_backward_pass_keeps_what_it_is_told():
+    def temporaries(**options):
+        model = MODELS["gpt"](11, 64, d_model=32, num_layers=8, num_heads=2, rngs=nnx.Rngs(0), **options)
+        graphdef, params = nnx.split(model)
+        loss = jax.jit(jax.grad(lambda params: nnx.merge(graphdef, params)(jnp.zeros((4, 64), int))[0].sum()))
+        return loss.lower(params).compile().memory_analysis().temp_size_in_bytes
+
+    everything, products, nothing = (
+        temporaries(scan_layers=True, remat=remat)
+        for remat in (None, "dots_with_no_batch_dims_saveable", "nothing_saveable")
+    )
+    assert nothing < products < everything
+    assert nothing < everything / 2
 
 
 @pytest.mark.parametrize(

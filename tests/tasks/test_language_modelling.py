@@ -1,5 +1,7 @@
 """Language modelling: figures against closed forms, the carried state, and sampling."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,8 +29,15 @@ class Table(nnx.Module):
     def initial_carry(self, batch_size):
         return jnp.zeros((batch_size, 1), jnp.int32)
 
+    def features(self, tokens, carry=None, *, train=False, rngs=None):
+        return tokens, None if carry is None else carry + tokens.shape[1]
+
+    def logits(self, x):
+        return self.table[...][x]
+
     def __call__(self, tokens, carry=None, *, train=False, rngs=None):
-        return self.table[...][tokens], None if carry is None else carry + tokens.shape[1]
+        x, carry = self.features(tokens, carry)
+        return self.logits(x), carry
 
 
 def batch(inputs, targets, mask=None, start=None):
@@ -147,7 +156,38 @@ def test_sampling_sees_no_token_that_is_not_drawn_yet():
     np.testing.assert_array_equal(short, long[:, :5])
 
 
-@pytest.mark.parametrize("options", [{"sample_tokens": 0}, {"sample_temperature": 0.0}])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_loss_in_chunks_is_the_same_and_never_has_all_logits(name):
+    rng = np.random.default_rng(0)
+    inputs, targets, mask = rng.integers(0, 13, (3, 8)), rng.integers(0, 13, (3, 8)), rng.integers(0, 2, (3, 8))
+    graphdef, params = nnx.split(made(MODELS[name]))
+
+    def gradient(chunk):
+        def loss(params):
+            model = nnx.merge(graphdef, params)
+            sums, _ = LanguageModelling(loss_chunk=chunk).loss(
+                model, batch(inputs, targets, mask), None, train=True, rngs=nnx.Rngs(dropout=0)
+            )
+            return sums["loss"]
+
+        step = jax.jit(jax.value_and_grad(loss))
+        return step(params), step.lower(params).compile().as_text()
+
+    (whole, program), (chunked, smaller) = gradient(None), gradient(2)
+    for a, b in zip(jax.tree.leaves(chunked), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    everything = re.compile(r"\[(3,8,13|24,13|8,3,13|13,3,8|13,8,3|13,24)\]")
+    assert everything.search(program) and not everything.search(smaller)
+
+
+def test_chunks_must_divide_the_context():
+    info = {"vocab_size": 13, "context": 8}
+    assert LanguageModelling(loss_chunk=4).model_arguments(info)["context"] == 8
+    with pytest.raises(ValueError, match="loss_chunk, 3, does not divide the context, 8"):
+        LanguageModelling(loss_chunk=3).model_arguments(info)
+
+
+@pytest.mark.parametrize("options", [{"sample_tokens": 0}, {"sample_temperature": 0.0}, {"loss_chunk": 0}])
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="must be positive"):
         LanguageModelling(**options)
