@@ -90,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("dataset", metavar="NAME", help="its TFDS name, as cifar10 or glue/sst2")
     command.add_argument("--data-dir", help="where to (default: TFDS's own folder)")
     command.add_argument("--manual-dir", help="where the files lie that had to be downloaded by hand")
+    command = verb("plan", plan, "say whether a run will fit on devices that are not here, and how fast it can be")
+    command.add_argument("--config", required=True, metavar="FILE[:ARG]", help="an experiment, experiments/NAME.py")
+    command.add_argument("--topology", required=True, help="v5p:4x4x4, with two slices v5p:4x4x4*2, or cpu:8")
+    command.add_argument("--budget", type=float, help="how many tokens, images, ... to train on")
+    command.add_argument("--price", type=float, help="of one device for an hour")
+    command.add_argument("--output", metavar="FILE", help="where to write the plan as JSON")
     verb("doctor", doctor, "print versions and devices, and check that they compute")
     return top
 
@@ -224,6 +230,22 @@ def prepare(arguments: argparse.Namespace, overrides: dict[str, object]) -> None
     from bigjax.data.prepare import prepare
 
     print(prepare(arguments.dataset, arguments.data_dir, arguments.manual_dir))
+
+
+def plan(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
+    """`bigjax plan`."""
+    kind, _, size = arguments.topology.partition(":")
+    if kind == "cpu" and size.isdecimal():
+        os.environ["JAX_NUM_CPU_DEVICES"] = size
+    # What is planned for is not here.
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+    from bigjax.parallel.plan import plan, save, written
+    from bigjax.run import read_config
+
+    found = plan(read_config(arguments.config, overrides), arguments.topology)
+    print(written(found, arguments.budget, arguments.price))
+    if arguments.output:
+        save(found, arguments.output)
 
 
 def doctor(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:

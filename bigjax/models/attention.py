@@ -12,6 +12,7 @@ from flax.typing import Dtype
 
 from bigjax.models.linear import Linear
 from bigjax.models.rotary import rotate
+from bigjax.models.target import platform
 
 
 class KeyValues(NamedTuple):
@@ -167,7 +168,7 @@ def attend(query: jax.Array, source: KeyValues, mask: jax.Array | None, causal: 
     """
     if query.shape[1] == 1 and not causal:
         return attend_one(query, source, mask)
-    if jax.default_backend() == "gpu":
+    if platform() == "gpu":
         key, value = (x.swapaxes(1, 2) for x in source)  # [B, S, K, H]
         capability = jax.devices()[0].compute_capability
         if not (reason := no_cudnn(query, key, mask is not None, capability)):

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from bigjax.models.target import over_batch, platform
+
 IMAGES = ("NHWC", "HWIO", "NHWC")
 Pads = tuple[tuple[int, int], ...]
 
@@ -24,7 +26,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **opti
     sides, (depth, width) = kernel.shape[:-2], kernel.shape[-2:]
     whole = {"lhs_dilation": (1,) * len(sides), "rhs_dilation": (1,) * len(sides), "precision": None}
     plain, depthwise = groups == 1 and len(sides) == 2, groups == width == x.shape[-1] and len(sides) == 1
-    if not (jax.default_backend() == "cpu" and (plain or depthwise) and whole.items() <= options.items()):
+    if not (platform() == "cpu" and (plain or depthwise) and whole.items() <= options.items()):
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:-1], sides, strides, padding)
@@ -98,4 +100,9 @@ def with_quick_gradient_jvp(strides: Any, padding: Pads, primals: Any, tangents:
     return y, with_quick_gradient(x_tangent, kernel, strides, padding) + of_kernel
 
 
-Conv = partial(nnx.Conv, conv_general_dilated=convolve)
+def convolve_rows(*args: Any, **options: Any) -> jax.Array:
+    """`convolve`, whose rows stay on their devices."""
+    return over_batch(convolve(*args, **options))
+
+
+Conv = partial(nnx.Conv, conv_general_dilated=convolve_rows)

@@ -11,6 +11,7 @@ from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
 from bigjax.models.linear import Linear
+from bigjax.models.target import over_batch, replicated
 
 Carry = tuple[jax.Array, ...]  # one layer's state, [B, D] each: (h, c) of an LSTM, (h,) of the others
 
@@ -147,8 +148,9 @@ class Layer(nnx.Module):
         Returns:
           Outputs [B, T, D], and the last state.
         """
-        kernel = self.dropout(self.recurrent.kernel[...].astype(self.dtype), deterministic=not train, rngs=rngs)
-        x = self.input(x).swapaxes(0, 1)
+        kernel = replicated(self.recurrent.kernel[...].astype(self.dtype))
+        kernel = self.dropout(kernel, deterministic=not train, rngs=rngs)
+        x = self.input(over_batch(x)).swapaxes(0, 1)
         mask = None if mask is None else mask.swapaxes(0, 1)
         if self.recurrent.bias is None:
             out, carry = recur(self.step, reverse, kernel, carry, x, None, mask)
@@ -157,7 +159,7 @@ class Layer(nnx.Module):
             out, carry = recur(self.step, reverse, kernel, carry, bias, x, mask)
         if mask is not None:
             out = jnp.where(mask[..., None], out, 0)
-        return out.swapaxes(0, 1), carry
+        return over_batch(out.swapaxes(0, 1)), carry
 
     @classmethod
     def step(cls, h: jax.Array, x: jax.Array | None, carry: Carry) -> Carry:

@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeVar
 import jax
 from flax import nnx
 
+from bigjax.models.target import over_batch
+
 Module = TypeVar("Module", bound=nnx.Module)
 Remat = Literal["nothing_saveable", "dots_saveable", "dots_with_no_batch_dims_saveable"] | None
 Layers = Any  # nnx.List[Module], or a Module that is a stack of them
@@ -55,18 +57,19 @@ def through_layers(
         graphdef, params = nnx.split(layer)
 
         def through(params: Any, x: jax.Array, key: jax.Array | None) -> jax.Array:
-            return call(nnx.merge(graphdef, params), x, key)
+            return over_batch(call(nnx.merge(graphdef, params), x, key))
 
         if remat is not None:
             through = jax.checkpoint(through, policy=getattr(jax.checkpoint_policies, remat))
         return through, params
 
+    x = over_batch(x)
     if isinstance(layers, nnx.List):
         keys = None if rngs is None else jax.random.split(rngs.dropout(), len(layers))
         for i, layer in enumerate(layers):
             key = None if keys is None else keys[i]
             if remat is None:
-                x = call(layer, x, key)
+                x = over_batch(call(layer, x, key))
             else:
                 through, params = remembering(layer)
                 x = through(params, x, key)

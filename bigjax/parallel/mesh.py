@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import keystr
 
@@ -27,8 +28,21 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     Raises:
       UserError: the sizes do not multiply to the number of devices.
     """
+    sizes = mesh_sizes(jax.device_count(), data, fsdp, tensor)
+    return jax.make_mesh(sizes, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+
+
+def mesh_over(devices: Sequence[jax.Device], data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """Likewise over devices that may not be here."""
+    sizes = mesh_sizes(len(devices), data, fsdp, tensor)
+    if devices[0].platform == "cpu":
+        return Mesh(np.array(devices).reshape(sizes), AXES)
+    return Mesh(mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True), AXES)
+
+
+def mesh_sizes(devices: int, data: int, fsdp: int, tensor: int) -> tuple[int, ...]:
+    """The sizes of the axes; raises UserError unless they multiply to the number of devices."""
     sizes = [data, fsdp, tensor]
-    devices = jax.device_count()
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise UserError(
             f"config.mesh takes positive sizes and at most one -1, not {dict(zip(AXES, sizes, strict=True))}."
@@ -39,8 +53,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
             f"config.mesh {dict(zip(AXES, sizes, strict=True))} multiplies to {fixed}, which "
             f"{'does not divide' if -1 in sizes else 'is not'} the number of devices, {devices}."
         )
-    sizes = [devices // fixed if size == -1 else size for size in sizes]
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+    return tuple(devices // fixed if size == -1 else size for size in sizes)
 
 
 def batch_shards(mesh: Mesh) -> int:

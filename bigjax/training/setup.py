@@ -2,9 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +18,8 @@ from bigjax.data import SOURCES
 from bigjax.data.dataset import Dataset
 from bigjax.errors import UserError, nearest
 from bigjax.models import MODELS, SHARDING
-from bigjax.parallel.mesh import BATCH, batch_shards, make_mesh, state_shardings
+from bigjax.models.target import platform
+from bigjax.parallel.mesh import BATCH, batch_shards, make_mesh, mesh_over, state_shardings
 from bigjax.tasks import TASKS
 from bigjax.tasks.task import Batch, Sums, Task
 from bigjax.training.begin import begin_from, documents_of
@@ -64,6 +64,7 @@ class Experiment:
       options: `config.train`.
       steps: how many optimizer steps the run has.
       abstract: the train state's shapes, dtypes and shardings.
+      abstract_batch: likewise of the training batch of the first step.
       initial_state: makes the first state from the seed and what it is to begin from, straight into its shards.
       documents: what the run keeps of a checkpoint that it begins from, contents by file name.
       train_step: (state, batch) to (state, sums); the state is donated.
@@ -80,6 +81,7 @@ class Experiment:
     schedule: optax.Schedule
     steps: int
     abstract: TrainState
+    abstract_batch: Batch
     initial_state: Callable[[], TrainState]
     documents: Callable[[], dict[str, str]]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Sums]]
@@ -108,8 +110,12 @@ class Experiment:
         return nnx.merge(self.program.graphdef, params, statistics)
 
 
-def set_up(config: Mapping[str, Any]) -> Experiment:
+def set_up(config: Mapping[str, Any], devices: Sequence[jax.Device] | None = None) -> Experiment:
     """Loads the data of a resolved config and builds its model, optimizer, mesh and steps, without compiling.
+
+    Args:
+      config: the resolved config.
+      devices: what it runs on; None is all that there are.
 
     Raises:
       UserError: the data cannot be read, or parts of the config do not fit each other.
@@ -117,7 +123,7 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
     config = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
     options = config_lib.TrainOptions(**config["train"])
     finetune = finetune_options(config)
-    mesh = make_mesh(**config["mesh"])
+    mesh = make_mesh(**config["mesh"]) if devices is None else mesh_over(devices, **config["mesh"])
     try:
         task = TASKS[config["task"]["name"]](**arguments(config["task"]))
     except ValueError as error:
@@ -169,9 +175,18 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         return jax.jit(first, out_shardings=shardings)(seed)
 
     whole, rows = NamedSharding(mesh, jax.sharding.PartitionSpec()), NamedSharding(mesh, BATCH)
-    for_xla = compiler_options(config["reproducible"], jax.default_backend())
+    for_xla = compiler_options(config["reproducible"], platform())
+
+    def in_mesh(step: Callable[..., Any]) -> Callable[..., Any]:
+        def placed(*args: Any) -> Any:
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                return step(program, *args)
+
+        placed.__name__ = step.__name__
+        return placed
+
     jitted_step = jax.jit(
-        partial(train_step, program),
+        in_mesh(train_step),
         in_shardings=(shardings, rows),
         out_shardings=(shardings, whole),
         donate_argnums=0,
@@ -187,6 +202,7 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         schedule=schedule,
         steps=steps,
         abstract=abstract,
+        abstract_batch=jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=rows), batch),
         initial_state=lambda: begin_from(
             finetune, config["model"], dataset.files.get("tokenizer.json"), abstract, make_state
         ),
@@ -194,7 +210,7 @@ def set_up(config: Mapping[str, Any]) -> Experiment:
         train_step=elastic_step(program, mesh, shardings, for_xla) if elastic else jitted_step,
         jitted_step=jitted_step,
         eval_step=jax.jit(
-            partial(eval_step, program),
+            in_mesh(eval_step),
             in_shardings=(shardings.params, shardings.statistics, rows, rows),
             out_shardings=(whole, rows, rows),
             compiler_options=for_xla,

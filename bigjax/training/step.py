@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from bigjax.models.target import platform
 from bigjax.tasks.task import Batch, Sums, Task
 from bigjax.training.state import TrainState, Tree, random_key
 
@@ -55,7 +56,7 @@ def update(program: Program, state: TrainState, total: Gradients) -> tuple[Train
     weight = jnp.where(weight > 0, weight, 1)  # a small batch may hold nothing to learn from: then gradients are 0
     grads = jax.tree.map(lambda g: g / weight, total.grads)
     updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
-    if jax.default_backend() == "cpu":
+    if platform() == "cpu":
         # Else XLA's CPU computes the new moments twice, once on the way to the parameters, and must copy the old ones.
         updates, opt_state = jax.lax.optimization_barrier((updates, opt_state))
     params = optax.apply_updates(state.params, updates)

@@ -1,0 +1,44 @@
+"""What models are compiled for: a kind of device, and a mesh of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+from jax.sharding import PartitionSpec as P
+
+_compiled_for: list[str] = []
+
+
+def platform() -> str:
+    """ "cpu", "gpu" or "tpu": that of the devices here or, within `compiling_for`, of others."""
+    return _compiled_for[-1] if _compiled_for else jax.default_backend()
+
+
+@contextmanager
+def compiling_for(name: str) -> Iterator[None]:
+    """What is traced inside is for devices of this platform, which need not be here."""
+    _compiled_for.append(name)
+    try:
+        yield
+    finally:
+        _compiled_for.pop()
+
+
+def over_batch(x: jax.Array) -> jax.Array:
+    """[B, ...] with its rows along the mesh's axes `data` and `fsdp`, where there is a mesh.
+
+    Else the compiler may prefer to gather the rows, and to compute like tensor parallelism with what `fsdp` cuts of
+    the parameters.
+    """
+    return laid(x, P(("data", "fsdp")))
+
+
+def replicated(x: jax.Array) -> jax.Array:
+    """The array whole on every device, as for a loop that would gather it at every turn."""
+    return laid(x, P())
+
+
+def laid(x: jax.Array, spec: P) -> jax.Array:
+    """The array as `spec` says, within a mesh of more than one device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return x if mesh.empty or mesh.size == 1 else jax.lax.with_sharding_constraint(x, spec)

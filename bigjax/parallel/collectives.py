@@ -1,0 +1,114 @@
+"""What devices send each other in a compiled program, read from its text."""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+INSTRUCTION = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(KINDS)})(-start)?\(")
+ARRAY = re.compile(r"\b([a-z]+\d+(?:e\d+m\d+\w*)?|pred)\[([\d,]*)\]")
+CALLED = re.compile(r"\b(body|condition|to_apply|calls)=%?([\w.-]+)")
+TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+
+
+def count_collectives(hlo: str, mesh: Mesh) -> Counter[tuple[str, tuple[str, ...]]]:
+    """Bytes that one device sends in one run of a program, by kind and by the mesh axes that they go along.
+
+    They are those of a ring: of n devices an all-reduce of B bytes sends 2 (n - 1) / n B from each, an all-gather to B
+    or a reduce-scatter of B half of that. A loop counts as often as it runs, and once where nobody knows.
+
+    Args:
+      hlo: the compiled module's text.
+      mesh: whose devices it runs on, in this order.
+    """
+    sent: dict[str, Counter[tuple[str, tuple[str, ...]]]] = defaultdict(Counter)
+    calls: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    computation = entry = ""
+    for line in hlo.splitlines():
+        if line and not line[0].isspace():
+            computation = line.removeprefix("ENTRY ").lstrip("%").split(" ")[0]
+            entry = computation if line.startswith("ENTRY") else entry
+            continue
+        if found := INSTRUCTION.search(line):
+            groups = device_groups(line)
+            size, axes = len(groups[0]), axes_of(groups, mesh)
+            # What begins an asynchronous one holds its operand, too, before its result, and numbers of its own.
+            arrays = [array_bytes(*array) for array in ARRAY.findall(found[1]) if array[1] or not found[3]]
+            whole = sum(arrays[len(arrays) // 2 :] if found[3] and found[2] != "all-reduce" else arrays)
+            if size > 1:
+                sent[computation][found[2], axes] += round(share(found[2], size) * whole)
+        trips = TRIPS.search(line)
+        for role, name in CALLED.findall(line):
+            calls[computation].append((name, int(trips[1]) if trips and role == "body" else 1))
+    total: Counter[tuple[str, tuple[str, ...]]] = Counter()
+
+    def add(name: str, times: int) -> None:
+        total.update({key: times * size for key, size in sent[name].items()})
+        for inner, trips in calls[name]:
+            add(inner, times * trips)
+
+    add(entry, 1)
+    return total
+
+
+def share(kind: str, size: int) -> float:
+    """Of its result's bytes, what a device sends."""
+    return {
+        "all-reduce": 2 * (size - 1) / size,
+        "reduce-scatter": size - 1,
+        "collective-permute": 1,
+    }.get(kind, (size - 1) / size)
+
+
+def array_bytes(dtype: str, shape: str) -> int:
+    """Of an array as HLO writes its type, such as f32 and "8,128"."""
+    names = {"pred": "bool", "bf16": "bfloat16"}
+    found = re.fullmatch(r"([fsuc])(\d+)", dtype)
+    kinds = {"f": "float", "s": "int", "u": "uint", "c": "complex"}
+    name = names.get(dtype) or (f"{kinds[found[1]]}{found[2]}" if found else "int8")
+    return jnp.dtype(name).itemsize * math.prod(int(size) for size in shape.split(",") if size)
+
+
+def device_groups(line: str) -> list[list[int]]:
+    """Which devices, by their place in the mesh, exchange with each other."""
+    if found := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", line):
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1])}
+        return along_axes(sizes, re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", found[2]))
+    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line):
+        dims = [int(size) for size in found[3].split(",")]
+        order = [int(axis) for axis in found[4].split(",")] if found[4] else range(len(dims))
+        places = np.arange(math.prod(dims)).reshape(dims).transpose(order)
+        return places.reshape(int(found[1]), int(found[2])).tolist()
+    if found := re.search(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{}]*\})\}", line):
+        return [[int(place) for place in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", found[1])]
+    return [[0]]
+
+
+def along_axes(sizes: Mapping[str, int], axes: Sequence[tuple[str, str, str]]) -> list[list[int]]:
+    """The groups that differ along some axes, or along parts of them, of a mesh whose axes have these sizes.
+
+    Args:
+      axes: of each its name and, where it is a part, the product of the parts before it and its size.
+    """
+    shape: list[int] = []
+    varying: list[int] = []
+    wanted = {name: (int(before or 1), int(size or sizes[name])) for name, before, size in axes}
+    for name, size in sizes.items():
+        before, part = wanted.get(name, (size, 1))
+        if name in wanted:
+            varying.append(len(shape) + 1)
+        shape += [before, part, size // (before * part)]
+    places = np.moveaxis(np.arange(math.prod(shape)).reshape(shape), varying, range(-len(varying), 0))
+    return places.reshape(-1, math.prod(shape[axis] for axis in varying)).tolist()
+
+
+def axes_of(groups: Sequence[Sequence[int]], mesh: Mesh) -> tuple[str, ...]:
+    """The mesh axes along which the members of the groups differ."""
+    places = np.array([np.unravel_index(group, mesh.devices.shape) for group in groups])  # [groups, axes, members]
+    differ = (places != places[:, :, :1]).any((0, 2))
+    return tuple(axis for axis, differs in zip(mesh.axis_names, differ, strict=True) if differs)
