@@ -14,20 +14,23 @@ INSTRUCTION = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(KINDS)})(-start)?\(")
 ARRAY = re.compile(r"\b([a-z]+\d+(?:e\d+m\d+\w*)?|pred)\[([\d,]*)\]")
 CALLED = re.compile(r"\b(body|condition|to_apply|calls)=%?([\w.-]+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+NUMBER = re.compile(r"= s(?:32|64)\[\]\S* constant\((\d+)\)")
 
 
 def count_collectives(hlo: str, mesh: Mesh) -> Counter[tuple[str, tuple[str, ...]]]:
     """Bytes that one device sends in one run of a program, by kind and by the mesh axes that they go along.
 
     They are those of a ring: of n devices an all-reduce of B bytes sends 2 (n - 1) / n B from each, an all-gather to B
-    or a reduce-scatter of B half of that. A loop counts as often as it runs, and once where nobody knows.
+    or a reduce-scatter of B half of that. A loop counts as often as it runs: so says the program or, on a TPU, the one
+    number that its condition compares with; else it counts once.
 
     Args:
       hlo: the compiled module's text.
       mesh: whose devices it runs on, in this order.
     """
     sent: dict[str, Counter[tuple[str, tuple[str, ...]]]] = defaultdict(Counter)
-    calls: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    calls: dict[str, list[tuple[str, str]]] = defaultdict(list)  # and how often, or what tells it
+    numbers: dict[str, list[int]] = defaultdict(list)
     computation = entry = ""
     for line in hlo.splitlines():
         if line and not line[0].isspace():
@@ -42,15 +45,19 @@ def count_collectives(hlo: str, mesh: Mesh) -> Counter[tuple[str, tuple[str, ...
             whole = sum(arrays[len(arrays) // 2 :] if found[3] and found[2] != "all-reduce" else arrays)
             if size > 1:
                 sent[computation][found[2], axes] += round(share(found[2], size) * whole)
-        trips = TRIPS.search(line)
-        for role, name in CALLED.findall(line):
-            calls[computation].append((name, int(trips[1]) if trips and role == "body" else 1))
+        if number := NUMBER.search(line):
+            numbers[computation].append(int(number[1]))
+        called, trips = dict(CALLED.findall(line)), TRIPS.search(line)
+        for role, name in called.items():
+            told = (trips[1] if trips else called.get("condition", "1")) if role == "body" else "1"
+            calls[computation].append((name, told))
     total: Counter[tuple[str, tuple[str, ...]]] = Counter()
 
     def add(name: str, times: int) -> None:
         total.update({key: times * size for key, size in sent[name].items()})
-        for inner, trips in calls[name]:
-            add(inner, times * trips)
+        for inner, told in calls[name]:
+            bounds = [int(told)] if told.isdecimal() else numbers[told]
+            add(inner, times * (bounds[0] if len(bounds) == 1 else 1))
 
     add(entry, 1)
     return total

@@ -16,6 +16,7 @@ from bigjax.errors import UserError, nearest
 from bigjax.models.target import compiling_for
 from bigjax.parallel.chips import CHIPS, Chip, measure_cpu
 from bigjax.parallel.collectives import count_collectives
+from bigjax.training.checkpoint import flatten
 from bigjax.training.flops import count_flops
 from bigjax.training.setup import Experiment, set_up
 
@@ -27,12 +28,13 @@ def plan(config: Mapping[str, Any], topology: str) -> dict[str, Any]:
 
     Args:
       config: the resolved config.
-      topology: a TPU slice such as "v5p:4x4x4" or, with several, "v5p:4x4x4*2"; or "cpu:8", fake devices of this one.
+      topology: a TPU slice such as "v5p:4x4x4", or "cpu:8", fake devices of this machine.
 
     Returns:
       "fits" (None where memory has no bound) and "compiler", its words where it does not; "memory", bytes per device by
-      part; "flops" of a step over all devices; "sent", bytes per device by kind and axes; "seconds", the least that
-      compute, memory and network take; "step_seconds", the longest of them, its "bound", "mfu", and "units_per_second".
+      part; "whole", large parameters that the mesh cuts nowhere; "flops" of a step over all devices; "sent", bytes per
+      device by kind and axes; "seconds", the least that compute, memory and network take; "step_seconds", the longest
+      of them, its "bound", "mfu", and "units_per_second".
 
     Raises:
       UserError: there is no such topology, libtpu is missing, or the config does not fit the devices.
@@ -49,6 +51,7 @@ def plan(config: Mapping[str, Any], topology: str) -> dict[str, Any]:
             "mesh": dict(experiment.mesh.shape),
             "flops": count_flops(traced.jaxpr),
             "memory": state_bytes(experiment),
+            "whole": whole_parameters(experiment),
         }
         try:
             compiled = traced.lower().compile()
@@ -74,7 +77,6 @@ def plan(config: Mapping[str, Any], topology: str) -> dict[str, Any]:
 def devices_of(topology: str) -> tuple[str, Sequence[jax.Device]]:
     """The kind of a topology, and its devices."""
     kind, _, rest = topology.partition(":")
-    size, _, slices = rest.partition("*")
     if kind == "cpu":
         if not rest.isdecimal():
             raise UserError(f"There is no topology {topology!r}: write cpu:8 for eight fake devices.")
@@ -84,9 +86,7 @@ def devices_of(topology: str) -> tuple[str, Sequence[jax.Device]]:
     if kind not in CHIPS:
         raise UserError(f"There is no topology {topology!r}: {nearest(kind, KNOWN)} It is written as v5p:4x4x4.")
     try:
-        found = topologies.get_topology_desc(
-            platform="tpu", topology_name=f"{kind}:{size}", num_slices=int(slices or "1")
-        )
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         if find_spec("libtpu") is None:
             raise UserError("Plans for TPUs need the TPU compiler: pip install 'bigjax[plan]'.") from error
@@ -114,6 +114,14 @@ def state_bytes(experiment: Experiment) -> dict[str, int]:
         "other state": held((state.statistics, state.ema, state.carry)),
         "batch": held(experiment.abstract_batch),
     }
+
+
+def whole_parameters(experiment: Experiment) -> list[str]:
+    """The large parameters that lie whole on each device, though the mesh would cut them."""
+    if experiment.mesh.shape["fsdp"] * experiment.mesh.shape["tensor"] == 1:
+        return []
+    leaves = flatten(experiment.abstract.params).items()
+    return [f"{n} {list(x.shape)}" for n, x in leaves if x.size >= 2**20 and x.sharding.is_fully_replicated]
 
 
 def roofline(found: Mapping[str, Any], chip: Chip, devices: int) -> dict[str, Any]:
@@ -148,6 +156,8 @@ def written(found: Mapping[str, Any], budget: float | None = None, price: float 
     if found["fits"] is False:
         lines.append(f"DOES NOT FIT. {found.get('compiler', '')}".rstrip())
     lines += [f"  {name:24} {size / 2**30:10.3f} GiB per device" for name, size in found["memory"].items()]
+    if found["whole"]:
+        lines.append(f"  whole on each device, as no axis divides: {', '.join(found['whole'])}")
     lines.append(f"  {'FLOPs per step':24} {found['flops'] / 1e12:10.3f} T")
     if "seconds" not in found:
         return "\n".join(lines)

@@ -15,6 +15,11 @@ HLO = """HloModule step
 }
 
 %cond (p: (f32[8,4])) -> pred[] {
+  %bound = s32[]{:T(128)} constant(5)
+}
+
+%ring (p: (f32[8,4])) -> (f32[8,4]) {
+  %aa = f32[4]{0} all-to-all(%x), replica_groups={{0,1},{2,3}}, dimensions={0}
 }
 
 ENTRY %main (p: f32[8]) -> f32[8] {
@@ -23,6 +28,7 @@ ENTRY %main (p: f32[8]) -> f32[8] {
   %cp = (f32[7]{0}, f32[7]{0}, u32[], u32[]) collective-permute-start(%e), source_target_pairs={{0,1},{1,0}}
   %alone = f32[9]{0} all-reduce(%f), replica_groups={{0},{1},{2},{3}}, to_apply=%add
   %loop = (f32[8,4]) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %tpu_loop = (f32[8,4]) while(%t), condition=%cond, body=%ring, metadata={op_name="while"}
 }
 """
 
@@ -36,6 +42,7 @@ def test_bytes_are_those_of_a_ring_and_loops_count_as_often_as_they_run():
         ("reduce-scatter", ("data",)): 20,
         ("collective-permute", ("fsdp",)): 28,
         ("all-gather", ("fsdp",)): 3 * 128 / 2,
+        ("all-to-all", ("fsdp",)): 5 * 16 / 2,
     }
 
 

@@ -57,9 +57,17 @@ def test_a_roofline_by_hand():
 
 
 def test_what_does_not_fit_is_said_in_the_compilers_words():
-    found = {"devices": 4, "topology": "v5e:2x2", "mesh": {"data": 4}, "fits": False, "flops": 1e12}
+    found = {
+        "devices": 4,
+        "topology": "v5e:2x2",
+        "mesh": {"data": 4},
+        "fits": False,
+        "flops": 1e12,
+        "whole": ["up/kernel [514, 2056]"],
+    }
     text = written(found | {"memory": {"parameters": 2**30}, "compiler": "Used 23.08G of 15.75G hbm."})
     assert "DOES NOT FIT. Used 23.08G of 15.75G hbm." in text and "1.000 GiB per device" in text
+    assert "whole on each device, as no axis divides: up/kernel [514, 2056]" in text
 
 
 @pytest.mark.parametrize(
