@@ -24,3 +24,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if len(names) <= 30:
         return f"choose from {', '.join(names) or 'nothing: there are none'}."
     return f"there are {len(names)} to choose from."
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of what an error says."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from bigjax.errors import UserError
+from bigjax.errors import UserError, first_line
 from bigjax.launch import launched_together
 
 T = TypeVar("T")
@@ -113,10 +113,9 @@ def dependent_on_others() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
-        reason = str(error).partition("\n")[0][:200]
         raise UserError(
-            f"Another process of the run has ended ({reason}). The same command in all of them goes on from the "
-            "newest checkpoint."
+            f"Another process of the run has ended ({first_line(error)}). The same command in all of them "
+            "goes on from the newest checkpoint."
         ) from error
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from bigjax.errors import SaveError, UserError
+from bigjax.errors import SaveError, UserError, first_line
 from bigjax.parallel.mesh import name_of
 from bigjax.parallel.processes import from_first, host_pieces, together
 from bigjax.training.state import TrainState, Tree
@@ -260,11 +260,6 @@ def read(path: Path, wanted: Callable[[Any], Any]) -> tuple[Any, dict[str, Any]]
     if damaged := sorted(name for name in found if written.get(name) != found[name]):
         raise UserError(f"{where} is damaged: array {damaged[0]} is not what was written.")
     return state, noted
-
-
-def first_line(error: Exception) -> str:
-    """The beginning of what an error says."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def flatten(tree: Tree) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from bigjax.errors import UserError
+from bigjax.errors import UserError, first_line
 from bigjax.tasks.task import Sums
-from bigjax.training.checkpoint import Checkpoints, first_line
+from bigjax.training.checkpoint import Checkpoints
 from bigjax.training.evaluate import AHEAD
 from bigjax.training.nonfinite import diagnose
 from bigjax.training.setup import Experiment
