@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from bigjax.training.flops import PEAK_BFLOAT16
+
 
 @dataclass(frozen=True)
 class Chip:
@@ -27,9 +29,9 @@ class Chip:
 # Google Cloud's pages on TPU v5e, v5p and v6e (2026-11); they give links in both directions together. Of a v5e's 16 GB
 # its compiler leaves 15.75 GiB to a program.
 CHIPS = {
-    "v5e": Chip(197e12, 15.75 * 2**30, 819e9, 200e9),
-    "v5p": Chip(459e12, 95 * 2**30, 2765e9, 600e9),
-    "v6e": Chip(918e12, 32e9, 1638e9, 400e9),
+    "v5e": Chip(PEAK_BFLOAT16["TPU v5 lite"], 15.75 * 2**30, 819e9, 200e9),
+    "v5p": Chip(PEAK_BFLOAT16["TPU v5p"], 95 * 2**30, 2765e9, 600e9),
+    "v6e": Chip(PEAK_BFLOAT16["TPU v6 lite"], 32e9, 1638e9, 400e9),
 }
 
 
