@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -15,7 +16,7 @@ def launched_together(environment: Mapping[str, str] = os.environ) -> bool:
     counts = (environment.get(name, "1") for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
     names = ("JAX_COORDINATOR_ADDRESS", "JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
     slurm = "SLURM_NTASKS" not in environment or "SLURM_PROCID" in environment  # else it is a shell of salloc
-    tpu = any(map(Path.exists, map(Path, ("/dev/accel0", "/dev/vfio/0"))))
+    tpu = find_spec("libtpu") is not None and any(Path(name).exists() for name in ("/dev/accel0", "/dev/vfio/0"))
     found = any(count.isdecimal() and int(count) > 1 for count in counts) and slurm
     return found or any(name in environment for name in names) or (tpu and "TPU_SKIP_MDS_QUERY" not in environment)
 
