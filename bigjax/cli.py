@@ -239,13 +239,19 @@ def plan(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
         os.environ["JAX_NUM_CPU_DEVICES"] = size
     # What is planned for is not here.
     os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
-    from bigjax.parallel.plan import plan, save, written
+    import json
+    from pathlib import Path
+
+    from bigjax.parallel.plan import plan, written
     from bigjax.run import read_config
 
+    output = Path(arguments.output) if arguments.output else None
+    if output and (output.is_dir() or not output.parent.is_dir()):
+        raise UserError(f"--output={output} cannot be written: it must be a file in a folder that exists.")
     found = plan(read_config(arguments.config, overrides), arguments.topology)
     print(written(found, arguments.budget, arguments.price))
-    if arguments.output:
-        save(found, arguments.output)
+    if output:
+        output.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def doctor(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:

@@ -5,14 +5,12 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import topologies
 
-from bigjax.errors import UserError, nearest
+from bigjax.errors import UserError, first_line, nearest
 from bigjax.models.target import compiling_for
 from bigjax.parallel.chips import CHIPS, Chip, measure_cpu
 from bigjax.parallel.collectives import count_collectives
@@ -90,13 +88,8 @@ def devices_of(topology: str) -> tuple[str, Sequence[jax.Device]]:
     except (RuntimeError, ValueError, NotImplementedError) as error:
         if find_spec("libtpu") is None:
             raise UserError("Plans for TPUs need the TPU compiler: pip install 'bigjax[plan]'.") from error
-        raise UserError(f"The compiler knows no topology {topology!r}: {first(error)}.") from error
+        raise UserError(f"The compiler knows no topology {topology!r}: {first_line(error)}.") from error
     return kind, found.devices
-
-
-def first(error: Exception) -> str:
-    """The beginning of what an error says."""
-    return str(error).partition("\n")[0][:200].rstrip(".")
 
 
 def state_bytes(experiment: Experiment) -> dict[str, int]:
@@ -172,8 +165,3 @@ def written(found: Mapping[str, Any], budget: float | None = None, price: float 
         cost = f", {hours * found['devices'] * price:,.0f} in the price's currency" if price else ""
         lines.append(f"{budget:,.0f} {found['unit']} take at least {hours:,.1f} hours{cost}")
     return "\n".join(lines)
-
-
-def save(found: Mapping[str, Any], path: str | Path) -> None:
-    """Writes a plan as JSON."""
-    Path(path).write_text(json.dumps(found, indent=2, default=np.asarray) + "\n")

@@ -76,6 +76,7 @@ def test_what_does_not_fit_is_said_in_the_compilers_words():
         (["--topology=v9:2x2"], "There is no topology 'v9:2x2': choose from cpu, v5e, v5p, v6e."),
         (["--topology=cpu:8", "--config.mesh.data=3"], "is not the number of devices, 8"),
         (["--topology=cpu:eight"], "There is no topology 'cpu:eight'"),
+        (["--topology=cpu:8", "--output=no/such/plan.json"], "--output=no/such/plan.json cannot be written"),
     ],
 )
 def test_topologies_that_cannot_be_are_refused(words, sentence):
