@@ -238,7 +238,8 @@ def plan(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
     if kind == "cpu" and size.isdecimal():
         os.environ["JAX_NUM_CPU_DEVICES"] = size
     # What is planned for is not here.
-    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+    os.environ |= {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5p-8"}  # any, or libtpu complains
     import json
     from pathlib import Path
 
