@@ -29,10 +29,10 @@ def plan(config: Mapping[str, Any], topology: str) -> dict[str, Any]:
       topology: a TPU slice such as "v5p:4x4x4", or "cpu:8", fake devices of this machine.
 
     Returns:
-      "fits" (None where memory has no bound) and "compiler", its words where it does not; "memory", bytes per device by
-      part; "whole", large parameters that the mesh cuts nowhere; "flops" of a step over all devices; "sent", bytes per
-      device by kind and axes; "seconds", the least that compute, memory and network take; "step_seconds", the longest
-      of them, its "bound", "mfu", and "units_per_second".
+      "fits" (None where memory has no bound), "room", the bytes of a device's memory, and "compiler", its words where
+      it does not; "memory", bytes per device by part; "whole", large parameters that the mesh cuts nowhere; "flops" of
+      a step over all devices; "sent", bytes per device by kind and axes; "seconds", the least that compute, memory and
+      network take; "step_seconds", the longest of them, its "bound", "mfu", and "units_per_second".
 
     Raises:
       UserError: there is no such topology, libtpu is missing, or the config does not fit the devices.
@@ -67,6 +67,7 @@ def plan(config: Mapping[str, Any], topology: str) -> dict[str, Any]:
     found["sent"] = {f"{kind} over {', '.join(axes)}": size for (kind, axes), size in sent.most_common()}
     found |= roofline(found, chip, len(devices))
     found["fits"] = None if math.isinf(chip.memory) else found["memory"]["all"] <= chip.memory
+    found["room"] = None if math.isinf(chip.memory) else chip.memory
     found["unit"] = experiment.task.unit
     found["units_per_second"] = math.prod(experiment.abstract_batch["mask"].shape) / found["step_seconds"]
     return found
@@ -148,6 +149,9 @@ def written(found: Mapping[str, Any], budget: float | None = None, price: float 
     lines = [f"{found['devices']} devices of {found['topology']}, mesh {json.dumps(found['mesh'])}"]
     if found["fits"] is False:
         lines.append(f"DOES NOT FIT. {found.get('compiler', '')}".rstrip())
+    elif found["fits"]:
+        held, room = found["memory"]["all"] / 2**30, found["room"] / 2**30
+        lines.append(f"fits: {held:.3f} of {room:.3f} GiB per device, {room - held:.3f} are left")
     lines += [f"  {name:24} {size / 2**30:10.3f} GiB per device" for name, size in found["memory"].items()]
     if found["whole"]:
         lines.append(f"  whole on each device, as no axis divides: {', '.join(found['whole'])}")

@@ -56,6 +56,12 @@ def test_a_roofline_by_hand():
     }
 
 
+def test_what_fits_is_said_with_what_is_left():
+    found = {"devices": 4, "topology": "v5e:2x2", "mesh": {"data": 4}, "flops": 1e12, "whole": []}
+    text = written(found | {"fits": True, "room": 4 * 2**30, "memory": {"all": 2**30}})
+    assert text.splitlines()[1] == "fits: 1.000 of 4.000 GiB per device, 3.000 are left"
+
+
 def test_what_does_not_fit_is_said_in_the_compilers_words():
     found = {
         "devices": 4,
