@@ -91,7 +91,9 @@ def test_overrides_win_and_defaults_fill_in():
     assert whole["train"]["log_every"] == 5
     assert whole["train"]["eval_every"] == 500
     assert whole["task"]["mean"] == (0.3,)
-    assert whole["mesh"] == {"data": -1, "fsdp": 1, "tensor": 1}
+    assert whole["mesh"] == {"data": -1} | dict.fromkeys(
+        ("fsdp", "tensor", "sequence", "expert", "dcn_data", "dcn_fsdp"), 1
+    )
 
 
 def test_resolving_leaves_what_is_given_alone():

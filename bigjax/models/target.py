@@ -25,12 +25,12 @@ def compiling_for(name: str) -> Iterator[None]:
 
 
 def over_batch(x: jax.Array) -> jax.Array:
-    """[B, ...] with its rows along the mesh's axes `data` and `fsdp`, where there is a mesh.
+    """[B, ...] with its rows along the mesh's axes `data`, `fsdp` and `expert`, where there is a mesh.
 
     Else the compiler may prefer to gather the rows, and to compute like tensor parallelism with what `fsdp` cuts of
     the parameters.
     """
-    return laid(x, P(("data", "fsdp")))
+    return laid(x, P(("data", "fsdp", "expert")))
 
 
 def replicated(x: jax.Array) -> jax.Array:

@@ -1,7 +1,8 @@
 """The device mesh, and which axis of which array lies along it."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,53 +13,76 @@ from jax.tree_util import keystr
 
 from bigjax.errors import UserError
 
-AXES = ("data", "fsdp", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"))
+AXES = ("data", "fsdp", "expert", "sequence", "tensor")  # from the one that sends least to the one that sends most
+ROWS = ("data", "fsdp", "expert")  # they share the batch
+BATCH = PartitionSpec(ROWS)
 Rules = Sequence[tuple[str, PartitionSpec]]
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh over all devices; these are the keys of `config.mesh`.
+def make_mesh(
+    data: int = -1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    sequence: int = 1,
+    expert: int = 1,
+    dcn_data: int = 1,
+    dcn_fsdp: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+    """A mesh over devices; but for those, these are the keys of `config.mesh`.
 
     Args:
       data: replicas of the parameters, each with its share of the batch; -1 means all devices that are left.
       fsdp: devices that share one replica's parameters and optimizer state, and its share of the batch.
       tensor: devices that share the work inside a layer, where the model's rules say how.
+      sequence: devices that share the positions of each row (Transformers).
+      expert: devices that share the experts of each layer, and the batch (a mixture of experts).
+      dcn_data: over how many slices of TPUs, or hosts of GPUs, the replicas go; `data` is within one. The axis `data`
+        of the mesh is the product of both.
+      dcn_fsdp: likewise of `fsdp`.
+      devices: None is all that there are.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices.
+      UserError: the sizes do not multiply to the number of devices, or slices.
     """
-    sizes = mesh_sizes(jax.device_count(), data, fsdp, tensor)
-    return jax.make_mesh(sizes, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
-
-
-def mesh_over(devices: Sequence[jax.Device], data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """Likewise over devices that may not be here."""
-    sizes = mesh_sizes(len(devices), data, fsdp, tensor)
-    if devices[0].platform == "cpu":
-        return Mesh(np.array(devices).reshape(sizes), AXES)
-    return Mesh(mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True), AXES)
-
-
-def mesh_sizes(devices: int, data: int, fsdp: int, tensor: int) -> tuple[int, ...]:
-    """The sizes of the axes; raises UserError unless they multiply to the number of devices."""
-    sizes = [data, fsdp, tensor]
-    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+    devices = jax.devices() if devices is None else devices
+    inside = {"data": data, "fsdp": fsdp, "expert": expert, "sequence": sequence, "tensor": tensor}
+    across = {"data": dcn_data, "fsdp": dcn_fsdp, "expert": 1, "sequence": 1, "tensor": 1}
+    sizes = mesh_sizes(len(devices), inside, dcn_data, dcn_fsdp)
+    if dcn_data * dcn_fsdp == 1:
+        if devices[0].platform == "cpu":
+            return Mesh(np.array(devices).reshape(sizes), AXES)
+        return Mesh(mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True), AXES)
+    is_tpu = devices[0].platform == "tpu"
+    slices = {device.slice_index if is_tpu else device.process_index for device in devices}
+    if dcn_data * dcn_fsdp != len(slices):
         raise UserError(
-            f"config.mesh takes positive sizes and at most one -1, not {dict(zip(AXES, sizes, strict=True))}."
+            f"config.mesh.dcn_data={dcn_data} and dcn_fsdp={dcn_fsdp} multiply to {dcn_data * dcn_fsdp}, which is not "
+            f"the number of {'slices' if is_tpu else 'processes'}, {len(slices)}."
         )
-    fixed = int(np.prod([size for size in sizes if size != -1]))
-    if (devices % fixed) if -1 in sizes else (devices != fixed):
+    placed = mesh_utils.create_hybrid_device_mesh(
+        sizes, tuple(across.values()), devices, process_is_granule=not is_tpu, allow_split_physical_axes=True
+    )
+    return Mesh(placed, AXES)
+
+
+def mesh_sizes(devices: int, sizes: Mapping[str, int], dcn_data: int = 1, dcn_fsdp: int = 1) -> tuple[int, ...]:
+    """The sizes of the axes within a slice; raises UserError unless all multiply to the number of devices."""
+    given = list(sizes.values())
+    if given.count(-1) > 1 or any(size < 1 and size != -1 for size in given) or min(dcn_data, dcn_fsdp) < 1:
+        raise UserError(f"config.mesh takes positive sizes and at most one -1, not {dict(sizes)}.")
+    fixed = math.prod(size for size in given if size != -1) * dcn_data * dcn_fsdp
+    if (devices % fixed) if -1 in given else (devices != fixed):
         raise UserError(
-            f"config.mesh {dict(zip(AXES, sizes, strict=True))} multiplies to {fixed}, which "
-            f"{'does not divide' if -1 in sizes else 'is not'} the number of devices, {devices}."
+            f"config.mesh {dict(sizes)} multiplies to {fixed}, which "
+            f"{'does not divide' if -1 in given else 'is not'} the number of devices, {devices}."
         )
-    return tuple(devices // fixed if size == -1 else size for size in sizes)
+    return tuple(devices // fixed if size == -1 else size for size in given)
 
 
 def batch_shards(mesh: Mesh) -> int:
     """Into how many parts `mesh` cuts a batch."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
 def name_of(path: tuple[Any, ...]) -> str:
@@ -99,7 +123,7 @@ def state_shardings(mesh: Mesh, state: Any, rules: Rules = ()) -> Any:
 def fsdp_spec(shape: tuple[int, ...], shards: int) -> PartitionSpec:
     """Along `fsdp` the largest axis that `shards` divides (the last of equals); small or odd arrays stay whole."""
     fitting = [axis for axis, size in enumerate(shape) if size % shards == 0]
-    if shards == 1 or not fitting or int(np.prod(shape)) < 4096:
+    if shards == 1 or not fitting or math.prod(shape) < 4096:
         return PartitionSpec()
     best = max(fitting, key=lambda axis: (shape[axis], axis))
     return PartitionSpec(*("fsdp" if axis == best else None for axis in range(len(shape))))

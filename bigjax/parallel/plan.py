@@ -112,7 +112,7 @@ def state_bytes(experiment: Experiment) -> dict[str, int]:
 
 def whole_parameters(experiment: Experiment) -> list[str]:
     """The large parameters that lie whole on each device, though the mesh would cut them."""
-    if experiment.mesh.shape["fsdp"] * experiment.mesh.shape["tensor"] == 1:
+    if experiment.mesh.shape["data"] == experiment.mesh.size:
         return []
     leaves = flatten(experiment.abstract.params).items()
     return [f"{n} {list(x.shape)}" for n, x in leaves if x.size >= 2**20 and x.sharding.is_fully_replicated]

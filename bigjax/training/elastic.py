@@ -32,7 +32,7 @@ LAID = P(AXES)  # rows over all devices, in the order of the mesh
 
 def check_elastic(mesh: Mesh, batch_size: int, accumulate: int) -> None:
     """Raises UserError unless the devices and the batch divide into the virtual shards."""
-    if mesh.shape["tensor"] != 1 or SHARDS % mesh.size:
+    if mesh.shape["data"] * mesh.shape["fsdp"] != mesh.size or SHARDS % mesh.size:
         raise UserError(
             "config.reproducible='elastic' takes a mesh of data and fsdp over 1, 2, 4 or 8 devices, "
             f"not {dict(mesh.shape)}."

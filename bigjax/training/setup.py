@@ -19,7 +19,7 @@ from bigjax.data.dataset import Dataset
 from bigjax.errors import UserError, nearest
 from bigjax.models import MODELS, SHARDING
 from bigjax.models.target import platform
-from bigjax.parallel.mesh import BATCH, batch_shards, make_mesh, mesh_over, state_shardings
+from bigjax.parallel.mesh import BATCH, batch_shards, make_mesh, state_shardings
 from bigjax.tasks import TASKS
 from bigjax.tasks.task import Batch, Sums, Task
 from bigjax.training.begin import begin_from, documents_of
@@ -43,7 +43,7 @@ def section_schema(section: str, name: str) -> config_lib.Schema:
     if section == "finetune":
         return config_lib.schema(FinetuneOptions)
     if section == "mesh":
-        return config_lib.schema(make_mesh)
+        return config_lib.schema(make_mesh, without=("devices",))
     known = REGISTRIES[section]
     if name not in known:
         raise UserError(f"There is no {section} {name!r}; {nearest(name, known)}")
@@ -123,7 +123,7 @@ def set_up(config: Mapping[str, Any], devices: Sequence[jax.Device] | None = Non
     config = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
     options = config_lib.TrainOptions(**config["train"])
     finetune = finetune_options(config)
-    mesh = make_mesh(**config["mesh"]) if devices is None else mesh_over(devices, **config["mesh"])
+    mesh = make_mesh(**config["mesh"], devices=devices)
     try:
         task = TASKS[config["task"]["name"]](**arguments(config["task"]))
     except ValueError as error:

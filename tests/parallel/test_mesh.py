@@ -21,7 +21,7 @@ from bigjax.parallel.mesh import BATCH, batch_shards, make_mesh, name_of, state_
 from bigjax.training.state import TrainState
 
 def shape(**sizes):
-    return tuple(make_mesh(**sizes).shape.items())
+    return tuple(make_mesh(**sizes).shape.values())
 
 def refused(**sizes):
     try:
@@ -43,7 +43,7 @@ def specs(mesh, state, rules=SHARDING):
 
 
 def test_a_mesh_over_the_devices_there_are():
-    assert dict(make_mesh().shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+    assert dict(make_mesh().shape) == {"data": 1, "fsdp": 1, "expert": 1, "sequence": 1, "tensor": 1}
     assert mesh_lib.batch_shards(make_mesh()) == 1
 
 
@@ -89,11 +89,15 @@ def test_meshes_of_eight_devices():
     out = run_python(
         EIGHT
         + """
-assert shape() == (("data", 8), ("fsdp", 1), ("tensor", 1))
-assert shape(fsdp=4) == (("data", 2), ("fsdp", 4), ("tensor", 1))
-assert shape(data=2, fsdp=-1, tensor=2) == (("data", 2), ("fsdp", 2), ("tensor", 2))
-assert shape(data=1, fsdp=8, tensor=1) == (("data", 1), ("fsdp", 8), ("tensor", 1))
+assert make_mesh().axis_names == ("data", "fsdp", "expert", "sequence", "tensor")
+assert shape() == (8, 1, 1, 1, 1)
+assert shape(fsdp=4) == (2, 4, 1, 1, 1)
+assert shape(data=2, fsdp=-1, tensor=2) == (2, 2, 1, 1, 2)
+assert shape(data=1, fsdp=8, tensor=1) == (1, 8, 1, 1, 1)
+assert shape(sequence=2, expert=2) == (2, 1, 2, 2, 1)
 assert batch_shards(make_mesh(fsdp=2, tensor=2)) == 4
+assert batch_shards(make_mesh(expert=4, sequence=2)) == 4
+assert "dcn_data=2 and dcn_fsdp=1 multiply to 2, which is not the number of processes, 1" in refused(dcn_data=2)
 assert "multiplies to 3, which does not divide the number of devices, 8" in refused(fsdp=3)
 assert "multiplies to 4, which is not the number of devices, 8" in refused(data=2, fsdp=2)
 

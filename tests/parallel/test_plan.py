@@ -40,7 +40,7 @@ def test_a_step_for_fake_devices(tmp_path):
     assert found["flops"] == count_flops(
         experiment.jitted_step.trace(experiment.abstract, experiment.abstract_batch).jaxpr
     )
-    assert found["mesh"] == {"data": 1, "fsdp": 8, "tensor": 1} and found["fits"] is None
+    assert found["mesh"] == {"data": 1, "fsdp": 8, "expert": 1, "sequence": 1, "tensor": 1} and found["fits"] is None
     assert any(name.startswith("all-gather over fsdp") for name in found["sent"])
     assert found["step_seconds"] == max(found["seconds"].values()) > 0
 
