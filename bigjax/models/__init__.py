@@ -45,3 +45,6 @@ SHARDING = {
     "vit": vit.SHARDING,
     "whisper": gpt.SHARDING,
 }
+
+# Whose rows are positions that a mesh's axis `sequence` may cut.
+CUTS_POSITIONS = ("bert", "encoder_decoder", "gpt")

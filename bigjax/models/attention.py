@@ -11,8 +11,9 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.linear import Linear
+from bigjax.models.ring import ring_attend
 from bigjax.models.rotary import rotate
-from bigjax.models.target import platform
+from bigjax.models.target import axis_size, platform
 
 
 class KeyValues(NamedTuple):
@@ -155,7 +156,7 @@ class Attention(nnx.Module):
 
 
 def attend(query: jax.Array, source: KeyValues, mask: jax.Array | None, causal: bool) -> jax.Array:
-    """softmax(query key^T / sqrt(H)) value, by cuDNN on a GPU where it can.
+    """softmax(query key^T / sqrt(H)) value: by cuDNN on a GPU where it can, in a ring where positions are cut.
 
     Args:
       query: [B, T, N, H].
@@ -168,6 +169,9 @@ def attend(query: jax.Array, source: KeyValues, mask: jax.Array | None, causal: 
     """
     if query.shape[1] == 1 and not causal:
         return attend_one(query, source, mask)
+    ring = axis_size("sequence")
+    if ring > 1 and query.shape[1] % ring == source.key.shape[2] % ring == 0:
+        return ring_attend(query, *source, mask, causal)
     if platform() == "gpu":
         key, value = (x.swapaxes(1, 2) for x in source)  # [B, S, K, H]
         capability = jax.devices()[0].compute_capability

@@ -19,7 +19,7 @@ from bigjax.models.tied import tied_logits
 SHARDING = (
     (r"(query|key|value|up)/kernel", P("fsdp", "tensor")),
     (r"(out|down)/kernel", P("tensor", "fsdp")),
-    (r"embedding/embedding", P("tensor", "fsdp")),
+    (r"embedding/embedding", P("tensor", "fsdp"), P(None, "fsdp")),  # a vocabulary is of any size
 )
 
 Pool = Literal["first", "mean"]

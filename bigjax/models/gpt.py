@@ -17,9 +17,10 @@ from bigjax.models.stacked import Remat, make_layers, through_layers, unstacked_
 from bigjax.models.tied import tied_logits
 
 SHARDING = (
-    (r"(query|key|value|up|gate|head)/kernel", P("fsdp", "tensor")),
+    (r"(query|key|value|up|gate)/kernel", P("fsdp", "tensor")),
     (r"(out|down)/kernel", P("tensor", "fsdp")),
-    (r"embedding/embedding", P("tensor", "fsdp")),
+    (r"embedding/embedding", P("tensor", "fsdp"), P(None, "fsdp")),  # a vocabulary is of any size
+    (r"head/kernel", P("fsdp", "tensor"), P("fsdp", None)),
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import jax
 from flax import nnx
 
-from bigjax.models.target import over_batch
+from bigjax.models.target import over_positions
 
 Module = TypeVar("Module", bound=nnx.Module)
 Remat = Literal["nothing_saveable", "dots_saveable", "dots_with_no_batch_dims_saveable"] | None
@@ -57,19 +57,19 @@ def through_layers(
         graphdef, params = nnx.split(layer)
 
         def through(params: Any, x: jax.Array, key: jax.Array | None) -> jax.Array:
-            return over_batch(call(nnx.merge(graphdef, params), x, key))
+            return over_positions(call(nnx.merge(graphdef, params), x, key))
 
         if remat is not None:
             through = jax.checkpoint(through, policy=getattr(jax.checkpoint_policies, remat))
         return through, params
 
-    x = over_batch(x)
+    x = over_positions(x)
     if isinstance(layers, nnx.List):
         keys = None if rngs is None else jax.random.split(rngs.dropout(), len(layers))
         for i, layer in enumerate(layers):
             key = None if keys is None else keys[i]
             if remat is None:
-                x = over_batch(call(layer, x, key))
+                x = over_positions(call(layer, x, key))
             else:
                 through, params = remembering(layer)
                 x = through(params, x, key)

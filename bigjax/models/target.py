@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import jax
 from jax.sharding import PartitionSpec as P
 
+ROWS = ("data", "fsdp", "expert")  # the axes of the mesh that share a batch
 _compiled_for: list[str] = []
 
 
@@ -30,7 +31,18 @@ def over_batch(x: jax.Array) -> jax.Array:
     Else the compiler may prefer to gather the rows, and to compute like tensor parallelism with what `fsdp` cuts of
     the parameters.
     """
-    return laid(x, P(("data", "fsdp", "expert")))
+    return laid(x, P(ROWS))
+
+
+def over_positions(x: jax.Array) -> jax.Array:
+    """[B, T, ...] likewise, and its positions along `sequence` where that divides them."""
+    return laid(x, P(ROWS, "sequence" if x.shape[1] % axis_size("sequence") == 0 else None))
+
+
+def axis_size(axis: str) -> int:
+    """How many devices lie along an axis of the mesh; 1 without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else int(mesh.shape[axis])
 
 
 def replicated(x: jax.Array) -> jax.Array:

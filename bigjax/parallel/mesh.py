@@ -16,7 +16,7 @@ from bigjax.errors import UserError
 AXES = ("data", "fsdp", "expert", "sequence", "tensor")  # from the one that sends least to the one that sends most
 ROWS = ("data", "fsdp", "expert")  # they share the batch
 BATCH = PartitionSpec(ROWS)
-Rules = Sequence[tuple[str, PartitionSpec]]
+Rules = Sequence[tuple[Any, ...]]  # a regular expression, and PartitionSpecs
 
 
 def make_mesh(
@@ -94,30 +94,48 @@ def state_shardings(mesh: Mesh, state: Any, rules: Rules = ()) -> Any:
     """A sharding for every array of a train state.
 
     The first rule whose pattern is found in an array's name decides (optimizer state carries its parameter's name, so
-    it follows the parameter); an axis that its mesh axis does not divide stays whole. Without a rule, the largest
-    axis that `fsdp` divides lies along it. Carried recurrent state lies as the batch does.
+    it follows the parameter): by the first of its specs whose axes the mesh divides. Without a rule, the largest axis
+    that `fsdp` divides lies along it. Carried recurrent state lies as the batch does.
 
     Args:
       mesh: from `make_mesh`.
       state: the train state, arrays or `ShapeDtypeStruct`s.
-      rules: pairs of a regular expression and a PartitionSpec, beside each model that has them.
+      rules: a regular expression and PartitionSpecs each, beside each model that has them.
+
+    Raises:
+      UserError: the mesh divides the axes of a parameter by none of its rule's specs.
     """
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        name = name_of(path)
+        name, shape = name_of(path), tuple(leaf.shape)
         if name.startswith("carry"):
             return NamedSharding(mesh, BATCH)
-        spec = next((spec for pattern, spec in rules if re.search(pattern, name)), None)
-        if spec is None or len(spec) > len(leaf.shape):  # factored optimizer state has fewer axes than its parameter
-            return NamedSharding(mesh, fsdp_spec(leaf.shape, mesh.shape["fsdp"]))
-        whole = (None,) * (len(leaf.shape) - len(spec))  # of scanned layers, the axis of layers
-        axes = [
-            axis if axis is None or size % mesh.shape[axis] == 0 else None
-            for axis, size in zip((*whole, *spec), leaf.shape, strict=True)
-        ]
-        return NamedSharding(mesh, PartitionSpec(*axes))
+        specs = next((specs for pattern, *specs in rules if re.search(pattern, name)), [])
+        for spec in specs:
+            whole = (None,) * (len(shape) - len(spec))  # of scanned layers, the axis of layers
+            if len(spec) <= len(shape) and not undivided(mesh, (*whole, *spec), shape):
+                return NamedSharding(mesh, PartitionSpec(*whole, *spec))
+        # Of an optimizer's factored state the axes are others than its parameter's.
+        if specs and "opt_state/" not in name:
+            axis, of = undivided(mesh, (*whole, *spec), shape)[0]
+            raise UserError(
+                f"config.mesh.{axis}={mesh.shape[axis]} does not divide axis {of} of {name.removeprefix('params/')}, "
+                f"{list(shape)}: {nearest_multiples(shape[of], mesh.shape[axis])} would do."
+            )
+        return NamedSharding(mesh, fsdp_spec(shape, mesh.shape["fsdp"]))
 
     return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def undivided(mesh: Mesh, spec: Sequence[str | None], shape: Sequence[int]) -> list[tuple[str, int]]:
+    """Which axes of the mesh do not divide which axes of an array."""
+    return [(axis, i) for i, axis in enumerate(spec) if axis is not None and shape[i] % mesh.shape[axis]]
+
+
+def nearest_multiples(size: int, unit: int) -> str:
+    """The multiples of `unit` next to a size that is none, such as "48 or 56"."""
+    below = size // unit * unit
+    return f"{below} or {below + unit}" if below else str(unit)
 
 
 def fsdp_spec(shape: tuple[int, ...], shards: int) -> PartitionSpec:

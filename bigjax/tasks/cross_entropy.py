@@ -30,8 +30,9 @@ def token_losses(model: Any, x: jax.Array, targets: jax.Array, chunk: int | None
     if x.shape[1] % chunk:
         raise ValueError(f"chunk, {chunk}, does not divide {x.shape[1]} positions")
 
+    # Every so many positions, not one after the other: so each device of a mesh's `sequence` has its share of a chunk.
     def cut(a: jax.Array) -> jax.Array:
-        return a.reshape(a.shape[0], -1, chunk, *a.shape[2:]).swapaxes(0, 1)  # [T / chunk, B, chunk, ...]
+        return jnp.moveaxis(a.reshape(a.shape[0], chunk, -1, *a.shape[2:]), 2, 0)  # [T / chunk, B, chunk, ...]
 
     losses = jax.lax.map(jax.checkpoint(lambda pair: of(*pair)), (cut(x), cut(targets)))
-    return losses.swapaxes(0, 1).reshape(targets.shape)
+    return jnp.moveaxis(losses, 0, 2).reshape(targets.shape)

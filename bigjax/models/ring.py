@@ -1,0 +1,150 @@
+"""Attention over a mesh whose axis `sequence` cuts the positions: keys and values go round a ring of devices.
+
+No device ever holds more of a row than its own positions' queries, keys and values, and those of one other (Liu et al.
+2023, "Ring attention with blockwise transformers"). A causal device meets keys after all of its queries, too, and
+computes nothing from them, so that the first of the ring waits for the last.
+"""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from bigjax.models.target import ROWS
+
+LEAST = jnp.finfo(jnp.float32).min
+
+
+class Softmax(NamedTuple):
+    """The weighted mean of the values met so far: its numerator, and the weights' sum and greatest score."""
+
+    out: jax.Array  # float32 [B, K, G, T, H]
+    total: jax.Array  # float32 [B, K, G, T, 1]
+    greatest: jax.Array  # float32 [B, K, G, T, 1]
+
+
+def ring_attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
+    """softmax(query key^T / sqrt(H)) value, within a mesh whose axis `sequence` divides both T and S.
+
+    Args:
+      query: [B, T, N, H].
+      key: [B, K, S, H], of N / K = G query heads each.
+      value: [B, K, S, H].
+      mask: bool, broadcast to [B, N, T, S], or None.
+      causal: query t sees keys 0 to t.
+
+    Returns:
+      [B, T, N, H].
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    heads = "tensor" if key.shape[1] % mesh.shape["tensor"] == 0 else None
+    kept = P(ROWS, heads, "sequence", None)
+    spec = None
+    if mask is not None:
+        mask = jnp.expand_dims(mask, range(4 - mask.ndim))
+        cut = zip(mask.shape, (ROWS, heads, "sequence"), strict=False)  # its keys stay whole: a device meets all
+        spec = P(*(None if size == 1 else axis for size, axis in cut), None)
+
+    @partial(jax.shard_map, in_specs=(P(ROWS, "sequence", heads, None), kept, kept, spec), out_specs=kept)
+    def local(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
+        batch, length, num_heads, width = query.shape
+        query = (query / math.sqrt(width)).swapaxes(1, 2).reshape(batch, key.shape[1], -1, length, width)
+        if mask is not None:  # [B, K, G, T, S], each 1 where it is the same for all
+            groups = (mask.shape[1], 1) if mask.shape[1] == 1 else (key.shape[1], -1)
+            mask = mask.reshape(mask.shape[0], *groups, *mask.shape[2:])
+        return ring(query, key, value, mask, causal).reshape(batch, num_heads, length, width)
+
+    return local(query, key, value, mask).swapaxes(1, 2)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def ring(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
+    """What the queries of this device get, [B, K, G, T, H], of the ring's keys and values.
+
+    Args:
+      query: [B, K, G, T, H], divided by sqrt(H).
+      key: [B, K, S, H], this device's own.
+      value: likewise.
+      mask: bool [B, K, G, T, n S], of the keys of all n devices, or with axes of 1; or None.
+      causal: whether a query sees only keys up to its own position.
+    """
+    return ring_forward(query, key, value, mask, causal)[0]
+
+
+def ring_forward(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, causal: bool
+) -> tuple[jax.Array, tuple[jax.Array | None, ...]]:
+    """Softmax by blocks, and what its gradient needs: the logarithm of each query's weights' sum is enough."""
+
+    def meet(met: tuple[Softmax, jax.Array, jax.Array], turn: jax.Array) -> tuple[Any, None]:
+        sofar, key, value = met
+        scores = block_scores(query, key, mask, causal, turn)
+        greatest = jnp.maximum(sofar.greatest, scores.max(-1, keepdims=True))
+        weights, shrink = jnp.exp(scores - greatest), jnp.exp(sofar.greatest - greatest)
+        out = jnp.einsum("bkgts,bksh->bkgth", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+        total = sofar.total * shrink + weights.sum(-1, keepdims=True)
+        return (Softmax(sofar.out * shrink + out, total, greatest), *passed_on(key, value)), None
+
+    zeros = jnp.zeros_like(query, jnp.float32)
+    one = zeros[..., :1]
+    first = Softmax(zeros, one, one + LEAST)
+    (found, key, value), _ = jax.lax.scan(meet, (first, key, value), jnp.arange(ring_size()))
+    out = (found.out / found.total).astype(query.dtype)
+    return out, (query, key, value, mask, out, found.greatest + jnp.log(found.total))
+
+
+def ring_backward(
+    causal: bool, saved: tuple[jax.Array, ...], grad: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    """The gradients of queries stay, those of keys and values go round with them and end at home."""
+    query, key, value, mask, out, log_total = saved
+    grad32 = grad.astype(jnp.float32)
+    mean = (grad32 * out).sum(-1, keepdims=True)
+    product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+    def meet(met: tuple[jax.Array, ...], turn: jax.Array) -> tuple[Any, None]:
+        query_grad, key, value, key_grad, value_grad = met
+        weights = jnp.exp(block_scores(query, key, mask, causal, turn) - log_total)
+        value_grad += product("bkgts,bkgth->bksh", weights.astype(grad.dtype), grad)
+        score_grad = weights * (product("bkgth,bksh->bkgts", grad, value) - mean)
+        score_grad = score_grad.astype(query.dtype)
+        query_grad += product("bkgts,bksh->bkgth", score_grad, key)
+        key_grad += product("bkgts,bkgth->bksh", score_grad, query)
+        return (query_grad, *passed_on(key, value, key_grad, value_grad)), None
+
+    zeros = [jnp.zeros_like(x, jnp.float32) for x in (query, key, value)]
+    met, _ = jax.lax.scan(meet, (zeros[0], key, value, *zeros[1:]), jnp.arange(ring_size()))
+    query_grad, _, _, key_grad, value_grad = met
+    return query_grad.astype(query.dtype), key_grad.astype(key.dtype), value_grad.astype(value.dtype), None
+
+
+ring.defvjp(ring_forward, ring_backward)
+
+
+def block_scores(query: jax.Array, key: jax.Array, mask: jax.Array | None, causal: bool, turn: jax.Array) -> jax.Array:
+    """float32 [B, K, G, T, S] of the keys that have come here after `turn` turns, the least number where unseen."""
+    here = jax.lax.axis_index("sequence")
+    source = (here - turn) % ring_size()  # whose keys they are
+    length, source_length = query.shape[3], key.shape[2]
+    scores = jnp.einsum("bkgth,bksh->bkgts", query, key, preferred_element_type=jnp.float32)
+    if mask is not None:
+        sees = jax.lax.dynamic_slice_in_dim(mask, source * source_length, source_length, axis=4)
+        scores = jnp.where(sees, scores, LEAST)
+    if causal:
+        past = here * length + jnp.arange(length)[:, None] >= source * source_length + jnp.arange(source_length)
+        scores = jnp.where(past, scores, LEAST)
+    return scores
+
+
+def passed_on(*arrays: jax.Array) -> list[jax.Array]:
+    """Each from the device before this one in the ring."""
+    n = ring_size()
+    return [jax.lax.ppermute(x, "sequence", [(i, (i + 1) % n) for i in range(n)]) for x in arrays]
+
+
+def ring_size() -> int:
+    """How many devices share a row."""
+    return jax.lax.axis_size("sequence")
