@@ -1,0 +1,124 @@
+"""On every mesh each family learns what it learns on one device, and its parameters lie where the table says.
+
+The table is shardings.txt; `PYTHONPATH=tests python tests/parallel/test_meshes.py` writes it again.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+import pytest
+from flax import nnx
+from helpers import run_python
+from jax.sharding import AbstractMesh
+
+from bigjax.errors import UserError
+from bigjax.models import CUTS_POSITIONS, MODELS, SHARDING
+from bigjax.models.presets import PRESETS
+from bigjax.parallel.mesh import AXES, name_of, state_shardings
+from bigjax.training.setup import set_up
+
+from synthetic import FAMILIES, config
+
+TABLE = Path(__file__).with_name("shardings.txt")
+MESHES = {
+    "data 8": {"data": 8},
+    "fsdp 8": {"data": 1, "fsdp": 8},
+    "data 2, tensor 4": {"data": 2, "tensor": 4},
+    "data 2, sequence 2, tensor 2": {"data": 2, "sequence": 2, "tensor": 2},
+}
+
+CODE = """
+import json, sys
+from synthetic import config
+from bigjax.training.setup import set_up
+
+def losses(experiment):
+    state = jax.device_put(first, jax.tree.map(lambda x: x.sharding, experiment.abstract))
+    train, found = experiment.dataset.splits["train"], []
+    for step in range(experiment.steps):
+        batch = experiment.to_devices(train.train_batch(0, step, experiment.options.batch_size, slice(None)))
+        state, sums = experiment.train_step(state, batch)
+        found.append(float(sums["loss"] / sums["weight"]))
+    return found
+
+family, meshes, overrides = json.loads(ARGUMENTS)
+alone = set_up(config(family, **overrides), jax.devices()[:1])
+first = jax.device_get(alone.initial_state())
+found = {}
+for name, mesh in meshes.items():
+    found[name] = losses(set_up(config(family, **{f"mesh.{axis}": size for axis, size in mesh.items()} | overrides)))
+print(json.dumps([losses(alone), found]))
+"""
+
+
+def meshes_of(family):
+    """Those whose axes the family has."""
+    model = config(family)["model"]["name"]
+    axes = {"tensor": model in SHARDING, "sequence": model in CUTS_POSITIONS}
+    return {name: mesh for name, mesh in MESHES.items() if all(axes.get(axis, True) for axis in mesh)}
+
+
+def agrees(family, meshes, **overrides):
+    arguments = json.dumps([family, meshes, overrides])
+    alone, found = json.loads(run_python(f"ARGUMENTS = {arguments!r}\n{CODE}", devices=8))
+    assert len(alone) == 20 and len(set(alone)) == 20
+    for mesh, losses in found.items():
+        assert losses == pytest.approx(alone, rel=1e-5), (family, mesh)
+    assert found.keys() == meshes.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_twenty_steps_agree_with_one_device(family):
+    agrees(family, meshes_of(family))
+
+
+def table():
+    """Where each parameter of the published sizes lies on each mesh, one layer of each kind for all."""
+    small = {"num_layers": 1}
+    sections = {name: PRESETS[name] | small for name in ("gpt2", "bert-base", "vit-b16", "transformer-base")}
+    sections |= {"llama3-8b": PRESETS["llama3-8b"] | {"num_layers": 2, "scan_layers": True}}
+    sections |= {"whisper-tiny": PRESETS["whisper-tiny"] | {"num_mels": 80, "num_layers": 1}}
+    sections |= {name: PRESETS[name] for name in ("alexnet", "vgg11", "resnet18")}
+    sections |= {"rnn": {"name": "rnn", "vocab_size": 10000, "d_model": 650}}
+    for name in ("cnn", "conformer", "quick_cnn", "rnn_classifier", "speech_lstm"):
+        sections[name] = FAMILIES[name][1] | ({"d_model": 256} | small if name == "conformer" else {})
+    sections["conformer"] |= {"subsampling": 4}
+    sections["speech_lstm"] = sections["speech_lstm"] | {"subsampling": 4}
+    assert {section["name"] for section in sections.values()} == MODELS.keys()
+    lines = []
+    for model, section in sections.items():
+        kwargs = {key: value for key, value in section.items() if key != "name"}
+        abstract = nnx.eval_shape(lambda: MODELS[section["name"]](**kwargs, rngs=nnx.Rngs(0)))  # noqa: B023
+        params = nnx.to_pure_dict(nnx.state(abstract, nnx.Param))
+        for title, sizes in MESHES.items():
+            mesh = AbstractMesh(tuple(sizes.get(axis, 1) for axis in AXES), AXES)
+            if mesh.shape["tensor"] > 1 and section["name"] not in SHARDING:
+                continue
+            placed = jax.tree.leaves(state_shardings(mesh, params, SHARDING.get(section["name"], ())))
+            cut = {}
+            for (path, leaf), sharding in zip(jax.tree_util.tree_leaves_with_path(params), placed, strict=True):
+                sharding.shard_shape(leaf.shape)  # that can be cut so
+                spec = [axis if mesh.shape.get(axis, 1) > 1 else None for axis in sharding.spec]
+                if any(spec):
+                    axes = ", ".join(f"{size} {axis}" if axis else f"{size}" for size, axis in zip(leaf.shape, spec))
+                    cut[name_of(path)] = axes
+            whole = len(placed) - len(cut)
+            lines += [f"{model} on {title}: {whole} of {len(placed)} whole on each device"]
+            lines += [f"  {name} [{axes}]" for name, axes in cut.items()]
+    return "\n".join(lines) + "\n"
+
+
+def test_parameters_lie_where_the_table_says():
+    assert table() == TABLE.read_text()
+
+
+def refused(family, **mesh):
+    with pytest.raises(UserError) as error:
+        set_up(config(family, **{f"mesh.{axis}": size for axis, size in mesh.items()}), jax.devices())
+    return str(error.value)
+
+
+if __name__ == "__main__":
+    TABLE.write_text(table())
