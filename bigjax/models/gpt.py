@@ -9,17 +9,20 @@ from flax.typing import Dtype
 from jax.sharding import PartitionSpec as P
 
 from bigjax.models.attention import Attention, KeyValues
-from bigjax.models.blocks import MLP, Block
+from bigjax.models.blocks import MLP, Block, mlp_width
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.linear import Linear
+from bigjax.models.moe import MixtureOfExperts, Routing
 from bigjax.models.rotary import rotary_frequencies
-from bigjax.models.stacked import Remat, make_layers, through_layers, unstacked_layers
+from bigjax.models.stacked import Remat, make_layers, through_noting, unstacked_layers
 from bigjax.models.tied import tied_logits
 
 SHARDING = (
     (r"(query|key|value|up|gate|head)/kernel", P("fsdp", "tensor")),
     (r"(out|down)/kernel", P("tensor", "fsdp")),
     (r"embedding/embedding", P("tensor", "fsdp")),
+    (r"mlp/(up|gate)$", P("expert", "fsdp", "tensor")),  # of a mixture of experts
+    (r"mlp/down$", P("expert", "tensor", "fsdp")),
 )
 
 
@@ -57,6 +60,12 @@ class GPT(nnx.Module):
       remat: what of a block is kept for the backward pass, which computes the rest again: "nothing_saveable",
         "dots_saveable" (what products give) or "dots_with_no_batch_dims_saveable" (those with parameters); None keeps
         all that it needs.
+      num_experts: SwiGLU MLPs of each block, E, among which a router chooses for each token; None is no choice. They
+        have no biases.
+      experts_per_token: how many of them a token goes through, k, each `d_ff` wide.
+      balance_weight: what a step adds to its loss, in nats per token, is this times the sum over blocks of the loss
+        that keeps experts in use (Fedus et al. 2021, section 2.2; `bigjax.models.moe.balance`); each microbatch has
+        its own.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -85,6 +94,9 @@ class GPT(nnx.Module):
         rope_scaling: dict[str, Any] | None = None,
         scan_layers: bool = False,
         remat: Remat = None,
+        num_experts: int | None = None,
+        experts_per_token: int = 2,
+        balance_weight: float = 0.01,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -97,8 +109,10 @@ class GPT(nnx.Module):
         check_choice("mlp", mlp, ("gelu", "swiglu"))
         if positions == "learned" and rope_scaling is not None:
             raise ValueError("rope_scaling is for rotary positions, and positions are learned")
+        if num_experts is not None and mlp != "swiglu":
+            raise ValueError(f"num_experts is for mlp 'swiglu', and mlp is {mlp!r}")
         normal = nnx.initializers.normal
-        self.context, self.remat = context, remat
+        self.context, self.remat, self.balance_weight = context, remat, balance_weight
         self.embedding = nnx.Embed(vocab_size, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs)
         rotary = positions == "rotary"
         self.positions = (
@@ -117,7 +131,7 @@ class GPT(nnx.Module):
         def block(rngs: nnx.Rngs) -> Block:
             # GPT-2 scales what is added to the residual stream by its depth.
             parts: dict[str, Any] = {"kernel_init": normal(0.02), "out_init": normal(0.02 / (2 * num_layers) ** 0.5)}
-            parts |= {"use_bias": use_bias, "dtype": dtype, "rngs": rngs}
+            parts |= {"dtype": dtype, "rngs": rngs}
             attention = Attention(
                 d_model,
                 num_heads,
@@ -126,9 +140,15 @@ class GPT(nnx.Module):
                 frequencies=frequencies,
                 qk_norm=qk_norm,
                 epsilon=epsilon,
+                use_bias=use_bias,
                 **parts,
             )
-            mlp_part = MLP(d_model, d_ff, mlp, **parts)
+            mlp_part: MLP | MixtureOfExperts
+            if num_experts is None:
+                mlp_part = MLP(d_model, d_ff, mlp, use_bias=use_bias, **parts)
+            else:
+                width = d_ff or mlp_width(d_model, mlp)
+                mlp_part = MixtureOfExperts(d_model, width, num_experts, experts_per_token, **parts)
             return Block(make_norm(rngs), attention, make_norm(rngs), mlp_part, dropout, causal=True)
 
         self.blocks = make_layers(block, num_layers, scan_layers, rngs)
@@ -192,14 +212,19 @@ class GPT(nnx.Module):
             x = x + self.positions(positions)
         x = self.dropout(x, deterministic=not train, rngs=rngs)
         if carry is None:
-            rngs = rngs if train else None
-            x = through_layers(
-                self.blocks, x, lambda b, x, key: b(x, positions, key=key, mask=mask)[0], rngs, self.remat
-            )
+
+
+            def through(block: Block, x: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Routing | None]:
+                x, _, routing = block(x, positions, key=key, mask=mask)
+                return x, routing
+
+            x, routing = through_noting(self.blocks, x, through, rngs if train else None, self.remat)
+            if train and routing is not None:
+                self.routing = nnx.Intermediate(routing)
             return self.norm(x), None
         layers = []
         for block, cache in zip(unstacked_layers(self.blocks), carry.layers, strict=True):
-            x, cache = block(x, positions, cache)
+            x, cache, _ = block(x, positions, cache)
             layers.append(cache)
         return self.norm(x), Decoding(layers, carry.length + (tokens.shape[1] if lengths is None else lengths))
 

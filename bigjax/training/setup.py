@@ -135,6 +135,7 @@ def set_up(config: Mapping[str, Any], devices: Sequence[jax.Device] | None = Non
         check_elastic(mesh, options.batch_size, accumulate)
     dataset = SOURCES[config["data"]["name"]](**arguments(config["data"]))
     complete_model(config, task, dataset)
+    check_experts(config["model"].get("num_experts"), mesh.shape["expert"])
     make_model = model_maker(config)
     abstract_model = nnx.eval_shape(make_model, jax.random.key(0))
     try:
@@ -241,6 +242,15 @@ def check_batch_size(batch_size: int, shards: int, accumulate: int) -> None:
         raise UserError(
             f"config.train.batch_size={batch_size} does not divide into {accumulate} microbatches "
             f"on {shards} devices; the nearest that does is {near}."
+        )
+
+
+def check_experts(num_experts: int | None, devices: int) -> None:
+    """Raises UserError unless every device along the mesh's axis `expert` gets equally many experts."""
+    if devices > 1 and (num_experts is None or num_experts % devices):
+        raise UserError(
+            f"config.mesh.expert={devices} shares out config.model.num_experts, which is {num_experts} and must be a "
+            f"multiple of {devices}: change it, or set config.mesh.expert=1."
         )
 
 

@@ -17,7 +17,7 @@ def build(num_experts=6, experts_per_token=2, d_model=8, d_ff=12, dtype=jnp.floa
     init = nnx.initializers.normal(0.5)
     return made(
         lambda rngs: MixtureOfExperts(
-            d_model, d_ff, num_experts, experts_per_token, kernel_init=init, dtype=dtype, rngs=rngs
+            d_model, d_ff, num_experts, experts_per_token, kernel_init=init, out_init=init, dtype=dtype, rngs=rngs
         )
     )
 
