@@ -213,7 +213,6 @@ class GPT(nnx.Module):
         x = self.dropout(x, deterministic=not train, rngs=rngs)
         if carry is None:
 
-
             def through(block: Block, x: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Routing | None]:
                 x, _, routing = block(x, positions, key=key, mask=mask)
                 return x, routing

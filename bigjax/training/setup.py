@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from bigjax.tasks.task import Batch, Sums, Task
 from bigjax.training.begin import begin_from, documents_of
 from bigjax.training.elastic import check_elastic, elastic_step, laid_out
 from bigjax.training.finetune import FinetuneOptions, adapt, learning
+from bigjax.training.flops import count_flops
 from bigjax.training.optimizer import make_optimizer, optimizer_schema
 from bigjax.training.state import TrainState, Tree, random_key
 from bigjax.training.step import Program, eval_step, train_step
@@ -104,6 +106,10 @@ class Experiment:
             out_shardings=NamedSharding(self.mesh, BATCH),
         )
         return first(params, statistics, batch)
+
+    def step_flops(self) -> int:
+        """Of one training step over all devices, as one would take it: on a mesh several may hold the same rows."""
+        return count_flops(jax.make_jaxpr(partial(train_step, self.program))(self.abstract, self.abstract_batch))
 
     def model(self, params: Tree, statistics: Tree) -> nnx.Module:
         """A live module with these arrays."""
