@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 from helpers import run_python
 
-from bigjax.errors import UserError
-from bigjax.training.setup import check_experts
-
 CODE = """
 import json
 from bigjax.parallel.collectives import count_collectives
@@ -78,9 +75,20 @@ def test_a_run_on_any_mesh_is_that_of_one_device():
     assert experts["sent"]["all-reduce data"] == layers * 3 * d * f * 4  # the gradient of one expert each
 
 
-@pytest.mark.parametrize("num_experts", [None, 6])
-def test_experts_that_cannot_be_shared_out_are_refused(num_experts):
-    check_experts(num_experts, 1)
-    check_experts(8, 4)
-    with pytest.raises(UserError, match=f"which is {num_experts} and must be a multiple of 4: change it, or set"):
-        check_experts(num_experts, 4)
+REFUSED = """
+from bigjax.errors import UserError
+from bigjax.run import read_config
+from bigjax.training.setup import set_up
+
+for name, given in (("digits_cnn.py", {}), ("pydoc_gpt.py", {}), ("pydoc_gpt.py:moe", {"model.num_experts": 6})):
+    try:
+        set_up(read_config(f"experiments/{name}", given | {"mesh.expert": 4}))
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_experts_that_cannot_be_shared_out_are_refused():
+    sentence = "config.mesh.expert=4 shares out config.model.num_experts, which is {} and must be a multiple of 4: "
+    sentence += "change it, or set config.mesh.expert=1.\n"
+    assert run_python(REFUSED, devices=4) == "".join(map(sentence.format, (None, None, 6)))
