@@ -111,6 +111,8 @@ class GPT(nnx.Module):
             raise ValueError("rope_scaling is for rotary positions, and positions are learned")
         if num_experts is not None and mlp != "swiglu":
             raise ValueError(f"num_experts is for mlp 'swiglu', and mlp is {mlp!r}")
+        if balance_weight < 0:
+            raise ValueError(f"balance_weight must be 0 or more, not {balance_weight}")
         normal = nnx.initializers.normal
         self.context, self.remat, self.balance_weight = context, remat, balance_weight
         self.embedding = nnx.Embed(vocab_size, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs)
@@ -132,6 +134,7 @@ class GPT(nnx.Module):
             # GPT-2 scales what is added to the residual stream by its depth.
             parts: dict[str, Any] = {"kernel_init": normal(0.02), "out_init": normal(0.02 / (2 * num_layers) ** 0.5)}
             parts |= {"dtype": dtype, "rngs": rngs}
+            width = d_ff or mlp_width(d_model, mlp)
             attention = Attention(
                 d_model,
                 num_heads,
@@ -143,12 +146,11 @@ class GPT(nnx.Module):
                 use_bias=use_bias,
                 **parts,
             )
-            mlp_part: MLP | MixtureOfExperts
-            if num_experts is None:
-                mlp_part = MLP(d_model, d_ff, mlp, use_bias=use_bias, **parts)
-            else:
-                width = d_ff or mlp_width(d_model, mlp)
-                mlp_part = MixtureOfExperts(d_model, width, num_experts, experts_per_token, **parts)
+            mlp_part = (
+                MLP(d_model, width, mlp, use_bias=use_bias, **parts)
+                if num_experts is None
+                else MixtureOfExperts(d_model, width, num_experts, experts_per_token, **parts)
+            )
             return Block(make_norm(rngs), attention, make_norm(rngs), mlp_part, dropout, causal=True)
 
         self.blocks = make_layers(block, num_layers, scan_layers, rngs)
@@ -197,7 +199,8 @@ class GPT(nnx.Module):
           positions: int32 [B, T], of each token in its document; None is that in the row, after what the carry has.
 
         Returns:
-          [B, T, D], and the carry for the next call.
+          [B, T, D], and the carry for the next call. In training a mixture of experts leaves `routing`, an
+          `nnx.Intermediate` of a `Routing` whose arrays begin with the axis of blocks.
         """
         start = jnp.zeros((), jnp.int32) if carry is None else carry.length[:, None]
         if tokens.shape[1] > self.context:

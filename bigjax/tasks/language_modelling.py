@@ -77,7 +77,7 @@ class LanguageModelling(Task):
         left = nnx.to_pure_dict(nnx.pop(model, nnx.Intermediate))
         if "penalty" in left:
             sums["penalty"] = (left["penalty"] * mask).sum()
-        if "routing" in left:  # of a mixture of experts
+        if "routing" in left:  # of a mixture of experts: what each layer's router said of each token
             balances, tokens = jax.vmap(balance, (0, None))(left["routing"], mask)  # [L], [L, E]
             sums["penalty"] = model.balance_weight * balances.sum() * sums["weight"]
             sums |= {"balance": balances.mean() * sums["weight"], "expert_tokens": tokens}
