@@ -10,6 +10,7 @@ from flax.typing import Dtype
 
 from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.linear import Linear
+from bigjax.models.moe import MixtureOfExperts, Routing
 
 
 class Block(nnx.Module):
@@ -20,7 +21,7 @@ class Block(nnx.Module):
         norm1: nnx.Module,
         attention: Attention,
         norm2: nnx.Module,
-        mlp: "MLP",
+        mlp: "MLP | MixtureOfExperts",
         dropout: float,
         *,
         causal: bool,
@@ -37,12 +38,17 @@ class Block(nnx.Module):
         cache: KeyValues | None = None,
         key: jax.Array | None = None,
         mask: jax.Array | None = None,
-    ) -> tuple[jax.Array, KeyValues | None]:
-        """[B, T, D] to [B, T, D], with dropout where there is a key for it; `mask` is as `Attention` takes it."""
+    ) -> tuple[jax.Array, KeyValues | None, Routing | None]:
+        """[B, T, D] to [B, T, D], with dropout where there is a key for it; `mask` is as `Attention` takes it.
+
+        Beside it the cache, where there was one, and what a mixture of experts did.
+        """
         rngs = None if key is None else nnx.Rngs(dropout=key)
         y, cache = self.attention(self.norm1(x), mask=mask, causal=self.causal, positions=positions, cache=cache)
         x = x + self.dropout(y, deterministic=rngs is None, rngs=rngs)
-        return x + self.dropout(self.mlp(self.norm2(x)), deterministic=rngs is None, rngs=rngs), cache
+        y = self.norm2(x)
+        y, routing = self.mlp(y) if isinstance(self.mlp, MixtureOfExperts) else (self.mlp(y), None)
+        return x + self.dropout(y, deterministic=rngs is None, rngs=rngs), cache, routing
 
 
 class PostNormBlock(nnx.Module):

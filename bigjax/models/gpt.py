@@ -9,11 +9,12 @@ from flax.typing import Dtype
 from jax.sharding import PartitionSpec as P
 
 from bigjax.models.attention import Attention, KeyValues
-from bigjax.models.blocks import MLP, Block
+from bigjax.models.blocks import MLP, Block, mlp_width
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.linear import Linear
+from bigjax.models.moe import MixtureOfExperts, Routing
 from bigjax.models.rotary import rotary_frequencies
-from bigjax.models.stacked import Remat, make_layers, through_layers, unstacked_layers
+from bigjax.models.stacked import Remat, make_layers, through_noting, unstacked_layers
 from bigjax.models.tied import tied_logits
 
 SHARDING = (
@@ -21,6 +22,8 @@ SHARDING = (
     (r"(out|down)/kernel", P("tensor", "fsdp")),
     (r"embedding/embedding", P("tensor", "fsdp"), P(None, "fsdp")),  # a vocabulary is of any size
     (r"head/kernel", P("fsdp", "tensor"), P("fsdp", None)),
+    (r"mlp/(up|gate)$", P("expert", "fsdp", "tensor")),  # of a mixture of experts
+    (r"mlp/down$", P("expert", "tensor", "fsdp")),
 )
 
 
@@ -58,6 +61,12 @@ class GPT(nnx.Module):
       remat: what of a block is kept for the backward pass, which computes the rest again: "nothing_saveable",
         "dots_saveable" (what products give) or "dots_with_no_batch_dims_saveable" (those with parameters); None keeps
         all that it needs.
+      num_experts: SwiGLU MLPs of each block, E, among which a router chooses for each token; None is no choice. They
+        have no biases.
+      experts_per_token: how many of them a token goes through, k, each `d_ff` wide.
+      balance_weight: what a step adds to its loss, in nats per token, is this times the sum over blocks of the loss
+        that keeps experts in use (Fedus et al. 2021, section 2.2; `bigjax.models.moe.balance`); each microbatch has
+        its own.
       dtype: what is computed in; parameters are float32.
 
     Raises:
@@ -86,6 +95,9 @@ class GPT(nnx.Module):
         rope_scaling: dict[str, Any] | None = None,
         scan_layers: bool = False,
         remat: Remat = None,
+        num_experts: int | None = None,
+        experts_per_token: int = 2,
+        balance_weight: float = 0.01,
         *,
         dtype: Dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -98,8 +110,12 @@ class GPT(nnx.Module):
         check_choice("mlp", mlp, ("gelu", "swiglu"))
         if positions == "learned" and rope_scaling is not None:
             raise ValueError("rope_scaling is for rotary positions, and positions are learned")
+        if num_experts is not None and mlp != "swiglu":
+            raise ValueError(f"num_experts is for mlp 'swiglu', and mlp is {mlp!r}")
+        if balance_weight < 0:
+            raise ValueError(f"balance_weight must be 0 or more, not {balance_weight}")
         normal = nnx.initializers.normal
-        self.context, self.remat = context, remat
+        self.context, self.remat, self.balance_weight = context, remat, balance_weight
         self.embedding = nnx.Embed(vocab_size, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs)
         rotary = positions == "rotary"
         self.positions = (
@@ -118,7 +134,8 @@ class GPT(nnx.Module):
         def block(rngs: nnx.Rngs) -> Block:
             # GPT-2 scales what is added to the residual stream by its depth.
             parts: dict[str, Any] = {"kernel_init": normal(0.02), "out_init": normal(0.02 / (2 * num_layers) ** 0.5)}
-            parts |= {"use_bias": use_bias, "dtype": dtype, "rngs": rngs}
+            parts |= {"dtype": dtype, "rngs": rngs}
+            width = d_ff or mlp_width(d_model, mlp)
             attention = Attention(
                 d_model,
                 num_heads,
@@ -127,9 +144,14 @@ class GPT(nnx.Module):
                 frequencies=frequencies,
                 qk_norm=qk_norm,
                 epsilon=epsilon,
+                use_bias=use_bias,
                 **parts,
             )
-            mlp_part = MLP(d_model, d_ff, mlp, **parts)
+            mlp_part = (
+                MLP(d_model, width, mlp, use_bias=use_bias, **parts)
+                if num_experts is None
+                else MixtureOfExperts(d_model, width, num_experts, experts_per_token, **parts)
+            )
             return Block(make_norm(rngs), attention, make_norm(rngs), mlp_part, dropout, causal=True)
 
         self.blocks = make_layers(block, num_layers, scan_layers, rngs)
@@ -178,7 +200,8 @@ class GPT(nnx.Module):
           positions: int32 [B, T], of each token in its document; None is that in the row, after what the carry has.
 
         Returns:
-          [B, T, D], and the carry for the next call.
+          [B, T, D], and the carry for the next call. In training a mixture of experts leaves `routing`, an
+          `nnx.Intermediate` of a `Routing` whose arrays begin with the axis of blocks.
         """
         start = jnp.zeros((), jnp.int32) if carry is None else carry.length[:, None]
         if tokens.shape[1] > self.context:
@@ -193,14 +216,18 @@ class GPT(nnx.Module):
             x = x + self.positions(positions)
         x = self.dropout(x, deterministic=not train, rngs=rngs)
         if carry is None:
-            rngs = rngs if train else None
-            x = through_layers(
-                self.blocks, x, lambda b, x, key: b(x, positions, key=key, mask=mask)[0], rngs, self.remat
-            )
+
+            def through(block: Block, x: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Routing | None]:
+                x, _, routing = block(x, positions, key=key, mask=mask)
+                return x, routing
+
+            x, routing = through_noting(self.blocks, x, through, rngs if train else None, self.remat)
+            if train and routing is not None:
+                self.routing = nnx.Intermediate(routing)
             return self.norm(x), None
         layers = []
         for block, cache in zip(unstacked_layers(self.blocks), carry.layers, strict=True):
-            x, cache = block(x, positions, cache)
+            x, cache, _ = block(x, positions, cache)
             layers.append(cache)
         return self.norm(x), Decoding(layers, carry.length + (tokens.shape[1] if lengths is None else lengths))
 

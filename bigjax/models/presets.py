@@ -8,6 +8,8 @@ LLAMA3 = {**LLAMA_STYLE, "vocab_size": 128256, "context": 8192, "num_kv_heads": 
 LLAMA3 |= {"rope_theta": 500_000.0, "tied": False}
 QWEN3 = {**LLAMA_STYLE, "vocab_size": 151936, "context": 40960, "num_kv_heads": 8, "head_dim": 128}
 QWEN3 |= {"rope_theta": 1_000_000.0, "qk_norm": True}
+MIXTRAL = {**LLAMA_STYLE, "vocab_size": 32000, "context": 32768, "num_kv_heads": 8, "norm_epsilon": 1e-5}
+MIXTRAL |= {"rope_theta": 1_000_000.0, "tied": False, "num_experts": 8, "experts_per_token": 2}
 BERT = {"name": "bert", "vocab_size": 30522}
 VIT = {"name": "vit", "num_classes": 1000, "image_shape": (224, 224, 3)}
 IMAGENET = {"num_classes": 1000, "image_shape": (224, 224, 3)}
@@ -44,6 +46,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "llama3-70b": LLAMA3 | sizes(8192, 80, 64, d_ff=28672),
     "qwen3-0.6b": QWEN3 | sizes(1024, 28, 16, d_ff=3072, tied=True),
     "qwen3-8b": QWEN3 | sizes(4096, 36, 32, d_ff=12288, tied=False),
+    # Jiang et al. 2024
+    "mixtral-8x7b": MIXTRAL | sizes(4096, 32, 32, d_ff=14336),
     # Devlin et al. 2019; Dosovitskiy et al. 2021, Touvron et al. 2021 for the small one
     "bert-base": BERT | sizes(768, 12, 12),
     "bert-large": BERT | sizes(1024, 24, 16),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from bigjax.models.target import over_positions
@@ -52,12 +53,24 @@ def through_layers(
       remat: what of a layer is kept for the backward pass, which computes the rest again: the name of one of
         `jax.checkpoint_policies`; None keeps all that it needs.
     """
+    return through_noting(layers, x, lambda *inputs: (call(*inputs), None), rngs, remat)[0]
 
-    def remembering(layer: Any) -> tuple[Callable[[Any, jax.Array, jax.Array | None], jax.Array], Any]:
+
+def through_noting(
+    layers: Layers,
+    x: jax.Array,
+    call: Callable[[Any, jax.Array, jax.Array | None], tuple[jax.Array, Any]],
+    rngs: nnx.Rngs | None,
+    remat: Remat = None,
+) -> tuple[jax.Array, Any]:
+    """As `through_layers`, where `call` also gives what to note of each layer, a tree of arrays: here [L, ...]."""
+
+    def remembering(layer: Any) -> tuple[Callable[[Any, jax.Array, jax.Array | None], tuple[jax.Array, Any]], Any]:
         graphdef, params = nnx.split(layer)
 
-        def through(params: Any, x: jax.Array, key: jax.Array | None) -> jax.Array:
-            return over_positions(call(nnx.merge(graphdef, params), x, key))
+        def through(params: Any, x: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Any]:
+            x, note = call(nnx.merge(graphdef, params), x, key)
+            return over_positions(x), note
 
         if remat is not None:
             through = jax.checkpoint(through, policy=getattr(jax.checkpoint_policies, remat))
@@ -66,21 +79,24 @@ def through_layers(
     x = over_positions(x)
     if isinstance(layers, nnx.List):
         keys = None if rngs is None else jax.random.split(rngs.dropout(), len(layers))
+        notes = []
         for i, layer in enumerate(layers):
             key = None if keys is None else keys[i]
             if remat is None:
-                x = over_positions(call(layer, x, key))
+                x, note = call(layer, x, key)
+                x = over_positions(x)
             else:
                 through, params = remembering(layer)
-                x = through(params, x, key)
-        return x
+                x, note = through(params, x, key)
+            notes.append(note)
+        return x, jax.tree.map(lambda *notes: jnp.stack(notes), *notes)
     through, params = remembering(layers)
     keys = None if rngs is None else jax.random.split(rngs.dropout(), depth(params))
 
-    def body(x: jax.Array, layer: tuple[Any, jax.Array | None]) -> tuple[jax.Array, None]:
-        return through(layer[0], x, layer[1]), None
+    def body(x: jax.Array, layer: tuple[Any, jax.Array | None]) -> tuple[jax.Array, Any]:
+        return through(layer[0], x, layer[1])
 
-    return jax.lax.scan(body, x, (params, keys))[0]
+    return jax.lax.scan(body, x, (params, keys))
 
 
 def depth(params: Any) -> int:

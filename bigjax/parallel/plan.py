@@ -15,7 +15,6 @@ from bigjax.models.target import compiling_for
 from bigjax.parallel.chips import CHIPS, Chip, measure_cpu
 from bigjax.parallel.collectives import count_collectives
 from bigjax.training.checkpoint import flatten
-from bigjax.training.flops import count_flops
 from bigjax.training.setup import Experiment, set_up
 
 KNOWN = (*CHIPS, "cpu")
@@ -47,7 +46,7 @@ def plan(config: Mapping[str, Any], topology: str) -> dict[str, Any]:
             "topology": topology,
             "devices": len(devices),
             "mesh": dict(experiment.mesh.shape),
-            "flops": count_flops(traced.jaxpr),
+            "flops": experiment.step_flops(),
             "memory": state_bytes(experiment),
             "whole": whole_parameters(experiment),
         }

@@ -87,6 +87,7 @@ def rules(model: Mapping[str, Any]) -> Sequence[Rule]:
 
 
 KIND = {"name": "gpt", "positions": "rotary", "norm": "rmsnorm", "mlp": "swiglu", "use_bias": False}
+KIND |= {"num_experts": None}
 LLAMA = Family(
     "LlamaForCausalLM",
     KIND | {"qk_norm": False},

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from bigjax.errors import UserError
+from bigjax.models.moe import balance
 from bigjax.tasks.cross_entropy import token_losses
 from bigjax.tasks.task import Batch, Sums, Task
 
@@ -75,16 +77,29 @@ class LanguageModelling(Task):
         left = nnx.to_pure_dict(nnx.pop(model, nnx.Intermediate))
         if "penalty" in left:
             sums["penalty"] = (left["penalty"] * mask).sum()
+        if "routing" in left:  # of a mixture of experts: what each layer's router said of each token
+            balances, tokens = jax.vmap(balance, (0, None))(left["routing"], mask)  # [L], [L, E]
+            sums["penalty"] = model.balance_weight * balances.sum() * sums["weight"]
+            sums |= {"balance": balances.mean() * sums["weight"], "expert_tokens": tokens}
         return sums, carry
 
-    def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """`loss` in nats per token, `bits_per_byte`, comparable across tokenizers, and `perplexity` = exp(loss)."""
+    def metrics(self, sums: Mapping[str, Any]) -> dict[str, float]:
+        """`loss` in nats per token, `bits_per_byte`, comparable across tokenizers, and `perplexity` = exp(loss).
+
+        Of a mixture of experts in training also `balance`, its loss for a layer (the experts of a token where all are
+        alike), and `busiest_expert`, how many times its share the expert got that got most in its layer.
+        """
         nats = sums["loss"] / sums["weight"]
-        return {
+        figures = {
             "loss": nats,
             "bits_per_byte": sums["loss"] / math.log(2) / sums["bytes"],
             "perplexity": math.exp(min(nats, 700.0)),
         }
+        if "expert_tokens" in sums:
+            tokens = np.array(sums["expert_tokens"])  # [L, E]
+            figures["balance"] = sums["balance"] / sums["weight"]
+            figures["busiest_expert"] = float((tokens / tokens.mean(-1, keepdims=True)).max())
+        return figures
 
     def examples(self, model: nnx.Module, batches: Iterable[Batch], info: Mapping[str, Any]) -> dict[str, Any]:
         """Continuations of the first 32 tokens of four rows, sampled with fixed keys."""

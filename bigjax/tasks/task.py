@@ -42,9 +42,9 @@ class Task:
     ) -> tuple[Sums, Any]:
         """Sums over the batch, and the next carry.
 
-        The sums are float32 []: "loss", whose gradient trains; "weight", how many units it is a sum over; what the
-        metrics need; and perhaps "penalty", which trains with the loss but is no part of the figure. Rows with a zero
-        mask must add nothing, and nothing may depend on how a batch is split.
+        The sums are float32: "loss" [], whose gradient trains; "weight" [], how many units it is a sum over; what the
+        metrics need, of any shape; and perhaps "penalty" [], which trains with the loss but is no part of the figure.
+        Rows with a zero mask must add nothing, and nothing may depend on how a batch is split.
         """
         raise TypeError(f"{type(self).__name__} must define loss")
 
@@ -52,7 +52,7 @@ class Task:
         """Sums and carry as `loss` gives them without training, and what `score` needs of each row, leaves [B, ...]."""
         return *self.loss(model, batch, carry, train=False, rngs=None), {}
 
-    def metrics(self, sums: Mapping[str, float]) -> dict[str, float]:
+    def metrics(self, sums: Mapping[str, Any]) -> dict[str, float]:
         """Figures of a batch or a whole split from its added-up sums; "loss" first, then the main metric."""
         return {"loss": sums["loss"] / sums["weight"]}
 

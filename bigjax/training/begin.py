@@ -26,7 +26,10 @@ from bigjax.training.workdir import Workdir
 DOCUMENTS = "huggingface"  # the folder of a run with what a checkpoint holds besides weights
 
 # What changes the numbers and not the shapes of the arrays.
-SHAPELESS = ("num_heads", "num_kv_heads", "head_dim", "norm_epsilon", "rope_theta", "rope_scaling", "mlp", "pool")
+SHAPELESS = (
+    *("num_heads", "num_kv_heads", "head_dim", "norm_epsilon", "rope_theta", "rope_scaling"),
+    *("mlp", "experts_per_token", "pool"),
+)
 
 
 def begin_from(

@@ -96,7 +96,7 @@ class Checkpoints:
           recent: the sums of the steps that no line of figures has told of yet; a resumed run goes on with them.
         """
         step = int(state.step)
-        sums = [{key: float(value) for key, value in one.items()} for one in jax.device_get(list(recent))]
+        sums = [{key: value.tolist() for key, value in one.items()} for one in jax.device_get(list(recent))]
         figures = dict(metrics) if metrics else None
 
         def write(copied: TrainState) -> None:

@@ -54,7 +54,7 @@ def evaluate(
         if len(collected) > AHEAD:
             jax.block_until_ready(collected[-AHEAD])
     # In float64, so that the figure does not depend on how many batches the split came in.
-    totals = jax.tree.map(lambda *parts: float(np.sum(parts, dtype=np.float64)), *jax.device_get(collected))
+    totals = jax.tree.map(lambda *parts: np.sum(parts, 0, np.float64).tolist(), *jax.device_get(collected))
     figures = experiment.task.metrics(totals)
     if outputs:
         figures |= experiment.task.score(outputs, experiment.dataset.splits[split].references)

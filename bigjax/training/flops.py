@@ -39,6 +39,13 @@ def equation_flops(equation: JaxprEqn) -> int:
         (contracted, _), _ = params["dimension_numbers"]
         shape = shape_of(equation.invars[0])
         return 2 * math.prod(shape_of(equation.outvars[0])) * math.prod(shape[axis] for axis in contracted)
+    if name == "ragged_dot_general":
+        dimensions = params["ragged_dot_dimension_numbers"]
+        (contracted, _), _ = dimensions.dot_dimension_numbers
+        shape, groups = shape_of(equation.invars[0]), shape_of(equation.invars[2])[-1]
+        work = 2 * math.prod(shape_of(equation.outvars[0])) * math.prod(shape[axis] for axis in contracted)
+        # A row meets one group only; where rows are contracted, the result has an axis of groups.
+        return work // groups if dimensions.lhs_ragged_dimensions[0] in contracted else work
     if name == "conv_general_dilated":
         kernel = shape_of(equation.invars[1])
         out_features = kernel[params["dimension_numbers"].rhs_spec[0]]

@@ -13,7 +13,6 @@ from bigjax.report import write_report
 from bigjax.tasks.task import Batch
 from bigjax.training.checkpoint import Checkpoints, params_sha256
 from bigjax.training.evaluate import eval_batches, evaluate
-from bigjax.training.flops import count_flops
 from bigjax.training.interrupt import Interrupts
 from bigjax.training.manifest import continued, manifest, read_manifest
 from bigjax.training.meter import Meter
@@ -64,7 +63,6 @@ def fit(
     options, splits, steps = experiment.options, experiment.dataset.splits, experiment.steps
     openers = make_sinks(options, workdir.path, experiment.config) if workdir.writes else []
     fetch = batch_fetcher(experiment)
-    flops = count_flops(experiment.jitted_step.trace(experiment.abstract, fetch(0)).jaxpr)
     state, recent, rows, resumed = begin(experiment, workdir, checkpoints)
     start = int(state.step)
     if profile:
@@ -76,7 +74,7 @@ def fit(
     progress.message(f"{experiment.config['experiment']}: {begun} on {where}, into {workdir.path}")
     for note in (*checkpoints.set_aside, *experiment.dataset.notes):
         progress.message(note)
-    meter = Meter(experiment, rows[-1]["seconds"] if rows else 0.0, flops)
+    meter = Meter(experiment, rows[-1]["seconds"] if rows else 0.0, experiment.step_flops())
     watch = Watch(experiment, workdir, progress.message)
 
     def attempt(write: Callable[[], None]) -> None:

@@ -49,7 +49,7 @@ class Meter:
         """The task's metrics over the steps since the last call, with their speed; waits for the newest."""
         fetched = jax.device_get(list(recent))
         now = time.perf_counter()
-        totals = {key: float(np.sum([sums[key] for sums in fetched], dtype=np.float64)) for key in fetched[0]}
+        totals = {key: np.sum([sums[key] for sums in fetched], 0, np.float64).tolist() for key in fetched[0]}
         figures = self.experiment.task.metrics(totals) if totals["weight"] else {}
         figures["grad_norm"] = float(fetched[-1]["grad_norm"])
         if totals["bad"]:

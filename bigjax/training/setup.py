@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from bigjax.tasks.task import Batch, Sums, Task
 from bigjax.training.begin import begin_from, documents_of
 from bigjax.training.elastic import check_elastic, elastic_step, laid_out
 from bigjax.training.finetune import FinetuneOptions, adapt, learning
+from bigjax.training.flops import count_flops
 from bigjax.training.optimizer import make_optimizer, optimizer_schema
 from bigjax.training.state import TrainState, Tree, random_key
 from bigjax.training.step import Program, eval_step, train_step
@@ -105,6 +107,10 @@ class Experiment:
         )
         return first(params, statistics, batch)
 
+    def step_flops(self) -> int:
+        """Of one training step over all devices, as one would take it: on a mesh several may hold the same rows."""
+        return count_flops(jax.make_jaxpr(partial(train_step, self.program))(self.abstract, self.abstract_batch))
+
     def model(self, params: Tree, statistics: Tree) -> nnx.Module:
         """A live module with these arrays."""
         return nnx.merge(self.program.graphdef, params, statistics)
@@ -135,6 +141,7 @@ def set_up(config: Mapping[str, Any], devices: Sequence[jax.Device] | None = Non
         check_elastic(mesh, options.batch_size, accumulate)
     dataset = SOURCES[config["data"]["name"]](**arguments(config["data"]))
     complete_model(config, task, dataset)
+    check_experts(config["model"].get("num_experts"), mesh.shape["expert"])
     make_model = model_maker(config)
     abstract_model = nnx.eval_shape(make_model, jax.random.key(0))
     try:
@@ -255,6 +262,15 @@ def check_axes(mesh: Mesh, model: str, batch: Mapping[str, Any]) -> None:
                 f"config.mesh.sequence={n} does not divide the {length} positions of {name}: "
                 f"{nearest_multiples(length, n)} would do."
             )
+
+
+def check_experts(num_experts: int | None, devices: int) -> None:
+    """Raises UserError unless every device along the mesh's axis `expert` gets equally many experts."""
+    if devices > 1 and (num_experts is None or num_experts % devices):
+        raise UserError(
+            f"config.mesh.expert={devices} shares out config.model.num_experts, which is {num_experts} and must be a "
+            f"multiple of {devices}: change it, or set config.mesh.expert=1."
+        )
 
 
 def complete_model(config: dict[str, Any], task: Task, dataset: Dataset) -> None:

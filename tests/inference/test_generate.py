@@ -50,7 +50,12 @@ def slow_greedy(model, prompt, num_tokens):
     return text[len(prompt) :]
 
 
-@pytest.mark.parametrize("options", [{}, LLAMA, {"scan_layers": True}], ids=["gpt2", "llama", "scanned"])
+MIXED = LLAMA | {"num_experts": 4, "scan_layers": True}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, LLAMA, {"scan_layers": True}, MIXED], ids=["gpt2", "llama", "scanned", "experts"]
+)
 def test_greedy_of_prompts_of_different_lengths_equals_each_alone_without_a_cache(options):
     model = build(**options)
     expected = [slow_greedy(model, prompt, 12) for prompt in PROMPTS]

@@ -1,13 +1,13 @@
 """The decoder: its parameters by name and number, its causality, what it says before it has learned."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import apply, made, parameters
+from helpers import apply, filled, made, parameters
 
 from bigjax.models.gpt import GPT
 
@@ -173,3 +173,32 @@ def test_packed_documents_do_not_see_each_other(positions, scan_layers):
         alone = apply(model, tokens[:, segments == number])[0]
         np.testing.assert_allclose(packed[:, segments == number], alone, atol=1e-5)
     assert np.abs(packed - apply(model, tokens)[0])[:, 5:].max() > 1e-2
+
+
+def test_equal_experts_that_are_all_chosen_are_a_dense_model():
+    dense, options = build(**LLAMA), {"num_experts": 3, "experts_per_token": 3}
+    p = parameters(dense)
+    kernels = {name: p.pop(name) for name in list(p) if "/mlp/" in name}
+    p |= {name.removesuffix("/kernel"): np.tile(kernel, (3, 1, 1)) for name, kernel in kernels.items()}
+    p |= {f"blocks/{i}/mlp/router/kernel": np.random.default_rng(i).normal(size=(32, 3)) for i in range(2)}
+    mixed = filled(build(**LLAMA, **options), {name: np.float32(array) for name, array in p.items()})
+    np.testing.assert_allclose(apply(mixed, tokens())[0], apply(dense, tokens())[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_only_training_leaves_what_routers_said(scan_layers):
+    model = build(**LLAMA, num_experts=4, scan_layers=scan_layers, remat="nothing_saveable")
+
+    @partial(jax.jit, static_argnums=1)
+    def left(model, train):
+        model(tokens(), train=train, rngs=nnx.Rngs(0))
+        return nnx.to_pure_dict(nnx.pop(model, nnx.Intermediate))
+
+    assert left(model, False) == {}
+    routing = left(model, True)["routing"]
+    assert (routing.probabilities.shape, routing.experts.shape) == ((2, 2, 16, 4), (2, 2, 16, 2))
+
+
+def test_experts_are_swiglu():
+    with pytest.raises(ValueError, match="num_experts is for mlp 'swiglu', and mlp is 'gelu'"):
+        build(num_experts=4)

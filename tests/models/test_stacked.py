@@ -29,6 +29,7 @@ CASES = {
     "encoder_decoder": ({"vocab_size": 11, "d_ff": 32}, (TOKENS, TOKENS, MASK)),
     "gpt": ({"vocab_size": 11, "context": 8}, (TOKENS,)),
     "gpt, llama": ({"vocab_size": 11, "context": 8} | LLAMA, (TOKENS,)),
+    "gpt, experts": ({"vocab_size": 11, "context": 8, "num_experts": 3} | LLAMA, (TOKENS,)),
     "vit": ({"num_classes": 5, "image_shape": (8, 8, 3), "patch_size": 4}, (IMAGE,)),
     "whisper": ({"vocab_size": 11, "num_mels": 8, "num_decoder_layers": 2}, (SPEECH, TOKENS)),
 }

@@ -22,6 +22,7 @@ cases = [
     ("gpt", words, (tokens,)),
     ("gpt", words | llama, (tokens,)),
     ("gpt", words | llama | {"scan_layers": True}, (tokens,)),
+    ("gpt", words | llama | {"scan_layers": True, "num_experts": 4}, (tokens,)),
     ("vit", {"num_classes": 10, "image_shape": (16, 16, 3), "patch_size": 4} | sizes, (jnp.float32(image),)),
     ("whisper", {"vocab_size": 64, "num_mels": 8} | sizes, (jnp.float32(speech), tokens)),
 ]
@@ -41,6 +42,10 @@ for name, section, inputs in cases:
             assert sharding.spec == P(*layers, "fsdp", "tensor"), (name, words, sharding.spec)
         if words[-1] == "kernel" and words[-2] in ("out", "down"):
             assert sharding.spec == P(*layers, "tensor", "fsdp"), (name, words, sharding.spec)
+        if words[-2:] == ["mlp", "up"]:
+            assert sharding.spec == P(*layers, "expert", "fsdp", "tensor"), sharding.spec
+        if words[-2:] == ["mlp", "down"]:
+            assert sharding.spec == P(*layers, "expert", "tensor", "fsdp"), sharding.spec
         if words == ["head", "kernel"] and name == "gpt":
             assert sharding.spec == P("fsdp", "tensor"), sharding.spec
         if words == ["embedding", "embedding"]:
@@ -54,4 +59,4 @@ for name, section, inputs in cases:
 
 
 def test_parameters_lie_by_the_rules_and_give_the_same_numbers():
-    assert len(run_python(CODE, devices=8).split()) == 7
+    assert len(run_python(CODE, devices=8).split()) == 8

@@ -4,6 +4,7 @@ The table is shardings.txt; `PYTHONPATH=tests python tests/parallel/test_meshes.
 """
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from flax import nnx
 from helpers import run_python
 from jax.sharding import AbstractMesh
+from synthetic import FAMILIES, config
 
 from bigjax.errors import UserError
 from bigjax.models import CUTS_POSITIONS, MODELS, SHARDING
@@ -18,14 +20,13 @@ from bigjax.models.presets import PRESETS
 from bigjax.parallel.mesh import AXES, name_of, state_shardings
 from bigjax.training.setup import set_up
 
-from synthetic import FAMILIES, config
-
 TABLE = Path(__file__).with_name("shardings.txt")
 MESHES = {
     "data 8": {"data": 8},
     "fsdp 8": {"data": 1, "fsdp": 8},
     "data 2, tensor 4": {"data": 2, "tensor": 4},
     "data 2, sequence 2, tensor 2": {"data": 2, "sequence": 2, "tensor": 2},
+    "data 2, expert 4": {"data": 2, "expert": 4},
 }
 
 CODE = """
@@ -52,11 +53,11 @@ print(json.dumps([losses(alone), found]))
 """
 
 
-def meshes_of(family):
-    """Those whose axes the family has."""
-    model = config(family)["model"]["name"]
-    axes = {"tensor": model in SHARDING, "sequence": model in CUTS_POSITIONS}
-    return {name: mesh for name, mesh in MESHES.items() if all(axes.get(axis, True) for axis in mesh)}
+def meshes_of(model):
+    """Those whose axes a model has."""
+    axes = {"tensor": model["name"] in SHARDING, "sequence": model["name"] in CUTS_POSITIONS}
+    axes["expert"] = bool(model.get("num_experts"))
+    return {title: mesh for title, mesh in MESHES.items() if all(axes.get(axis, True) for axis in mesh)}
 
 
 def agrees(family, meshes, **overrides):
@@ -71,14 +72,15 @@ def agrees(family, meshes, **overrides):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_twenty_steps_agree_with_one_device(family):
-    agrees(family, meshes_of(family))
+    agrees(family, meshes_of(FAMILIES[family][1]))
 
 
 def table():
     """Where each parameter of the published sizes lies on each mesh, one layer of each kind for all."""
     small = {"num_layers": 1}
     sections = {name: PRESETS[name] | small for name in ("gpt2", "bert-base", "vit-b16", "transformer-base")}
-    sections |= {"llama3-8b": PRESETS["llama3-8b"] | {"num_layers": 2, "scan_layers": True}}
+    scanned = {"num_layers": 2, "scan_layers": True}
+    sections |= {name: PRESETS[name] | scanned for name in ("llama3-8b", "mixtral-8x7b")}
     sections |= {"whisper-tiny": PRESETS["whisper-tiny"] | {"num_mels": 80, "num_layers": 1}}
     sections |= {name: PRESETS[name] for name in ("alexnet", "vgg11", "resnet18")}
     sections |= {"rnn": {"name": "rnn", "vocab_size": 10000, "d_model": 650}}
@@ -92,18 +94,16 @@ def table():
         kwargs = {key: value for key, value in section.items() if key != "name"}
         abstract = nnx.eval_shape(lambda: MODELS[section["name"]](**kwargs, rngs=nnx.Rngs(0)))  # noqa: B023
         params = nnx.to_pure_dict(nnx.state(abstract, nnx.Param))
-        for title, sizes in MESHES.items():
+        for title, sizes in meshes_of(section).items():
             mesh = AbstractMesh(tuple(sizes.get(axis, 1) for axis in AXES), AXES)
-            if mesh.shape["tensor"] > 1 and section["name"] not in SHARDING:
-                continue
             placed = jax.tree.leaves(state_shardings(mesh, params, SHARDING.get(section["name"], ())))
             cut = {}
             for (path, leaf), sharding in zip(jax.tree_util.tree_leaves_with_path(params), placed, strict=True):
                 sharding.shard_shape(leaf.shape)  # that can be cut so
                 spec = [axis if mesh.shape.get(axis, 1) > 1 else None for axis in sharding.spec]
                 if any(spec):
-                    axes = ", ".join(f"{size} {axis}" if axis else f"{size}" for size, axis in zip(leaf.shape, spec))
-                    cut[name_of(path)] = axes
+                    pairs = zip(leaf.shape, spec, strict=True)
+                    cut[name_of(path)] = ", ".join(f"{size} {axis}" if axis else f"{size}" for size, axis in pairs)
             whole = len(placed) - len(cut)
             lines += [f"{model} on {title}: {whole} of {len(placed)} whole on each device"]
             lines += [f"  {name} [{axes}]" for name, axes in cut.items()]
@@ -114,10 +114,38 @@ def test_parameters_lie_where_the_table_says():
     assert table() == TABLE.read_text()
 
 
-def refused(family, **mesh):
-    with pytest.raises(UserError) as error:
-        set_up(config(family, **{f"mesh.{axis}": size for axis, size in mesh.items()}), jax.devices())
-    return str(error.value)
+@pytest.mark.parametrize(
+    ("family", "overrides", "sentence"),
+    [
+        (
+            "cnn",
+            {"mesh.tensor": 2},
+            "mesh.tensor is for bert, encoder_decoder, gpt, vit, whisper, and not for cnn",
+        ),
+        ("vit", {"mesh.sequence": 2}, "config.mesh.sequence is for bert, encoder_decoder, gpt, and not for vit"),
+        (
+            "gpt",
+            {"mesh.sequence": 3},
+            "mesh.sequence=3 does not divide the 16 positions of inputs: 15 or 18 would do.",
+        ),
+        (
+            "gpt",
+            {"mesh.tensor": 4, "model.d_ff": 250},
+            "config.mesh.tensor=4 does not divide axis 0 of blocks/0/mlp/down/kernel, [250, 64]: 248 or 252 would do.",
+        ),
+        (
+            "llama",
+            {"mesh.fsdp": 3, "train.batch_size": 24},
+            "config.mesh.fsdp=3 does not divide axis 1 of blocks/attention/key/kernel, [2, 64, 32]: 63 or 66 would do.",
+        ),
+        ("gpt", {"mesh.expert": 2}, "config.mesh.expert=2 shares out config.model.num_experts, which is None"),
+    ],
+)
+def test_what_a_mesh_cannot_do_is_refused_by_name(family, overrides, sentence):
+    devices = overrides.get("mesh.tensor", 1) * overrides.get("mesh.sequence", 1) * overrides.get("mesh.expert", 1)
+    devices = jax.devices() * devices * overrides.get("mesh.fsdp", 1)  # they are only counted
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        set_up(config(family, **overrides), devices)
 
 
 if __name__ == "__main__":

@@ -191,3 +191,10 @@ def test_chunks_must_divide_the_context():
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="must be positive"):
         LanguageModelling(**options)
+
+
+def test_figures_of_experts_by_hand():
+    sums = {"loss": 2.0, "weight": 10.0, "bytes": 8.0, "balance": 21.0, "expert_tokens": [[5, 5, 10], [1, 1, 18]]}
+    figures = TASK.metrics(sums)
+    assert figures["balance"] == 2.1
+    assert figures["busiest_expert"] == pytest.approx(18 / (20 / 3))

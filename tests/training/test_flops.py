@@ -43,6 +43,15 @@ def test_convolutions_gradient_is_twice_their_forward(stride):
     assert both == 3 * forward
 
 
+def test_grouped_products_take_each_row_through_one_group():
+    def product(x, kernels):
+        return jax.lax.ragged_dot(x, kernels, jnp.array([1, 6, 0, 2]))
+
+    forward = flops(product, (9, 5), (4, 5, 7))
+    assert forward == 2 * 9 * 5 * 7
+    assert flops(jax.grad(lambda *of: (product(*of) ** 2).sum(), (0, 1)), (9, 5), (4, 5, 7)) == 3 * forward
+
+
 def test_loops_count_as_often_as_they_run():
     def repeated(w, x):
         return jax.lax.scan(lambda x, _: (x @ w, None), x, length=6)[0]
@@ -77,16 +86,26 @@ def test_gradient_of_linear_layers():
     assert count_flops(jax.make_jaxpr(jax.grad(loss, (0, 1)))(*shapes)) == 3 * (first + second)
 
 
-@pytest.mark.parametrize(("kv_heads", "mlp", "tied"), [(4, "gelu", True), (2, "swiglu", False)])
-def test_gpt_forward_by_formula(kv_heads, mlp, tied):
+EXPERTS = {"num_experts": 5, "experts_per_token": 3}
+
+
+@pytest.mark.parametrize(
+    ("kv_heads", "mlp", "tied", "experts"),
+    [(4, "gelu", True, {}), (2, "swiglu", False, {}), (4, "swiglu", True, EXPERTS)],
+)
+def test_gpt_forward_by_formula(kv_heads, mlp, tied, experts):
     v, t, d, n, b, f = 50, 16, 32, 3, 2, 96
     make = nnx.eval_shape(
-        lambda: GPT(v, t, d, n, 4, kv_heads, d_ff=f, mlp=mlp, tied=tied, positions="rotary", rngs=nnx.Rngs(0))
+        lambda: GPT(
+            v, t, d, n, 4, kv_heads, d_ff=f, mlp=mlp, tied=tied, positions="rotary", **experts, rngs=nnx.Rngs(0)
+        )
     )
     jaxpr = jax.make_jaxpr(lambda model, tokens: model(tokens)[0])(make, jax.ShapeDtypeStruct((b, t), np.int32))
     projections = 2 * d * d + 2 * d * (d * kv_heads // 4)
     attention = 2 * t * d  # scores and their values, over the whole square
     mlp_size = d * f * (3 if mlp == "swiglu" else 2)
+    if experts:
+        mlp_size = 3 * mlp_size + d * 5  # three experts for each token, and the router
     assert count_flops(jaxpr) == 2 * b * t * (n * (projections + attention + mlp_size) + d * v)
 
 

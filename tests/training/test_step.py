@@ -23,8 +23,15 @@ MODELS = {
     "gpt": lambda rngs: GPT(11, 6, 8, 1, 2, rngs=rngs),
     "lstm": lambda rngs: RNN(11, 8, 2, "lstm", rngs=rngs),
     "penalised": lambda rngs: RNN(11, 8, 1, "elman", alpha=2.0, beta=3.0, rngs=rngs),
+    "experts": lambda rngs: experts(1.0, rngs),
+    "unbalanced": lambda rngs: experts(0.0, rngs),
     "dropping": lambda rngs: RNN(11, 8, 1, "gru", dropout=0.5, rngs=rngs),
 }
+
+
+def experts(balance_weight, rngs):
+    options = {"mlp": "swiglu", "num_experts": 5, "balance_weight": balance_weight, "scan_layers": True}
+    return GPT(11, 6, 8, 2, 2, **options, rngs=rngs)
 
 
 class Linear(nnx.Module):
@@ -199,6 +206,24 @@ def test_penalties_do_not_cross_padding():
     (after, sums), (others, other_sums) = step(program, state, batch), step(program, state, garbage)
     same_bits((after.params, sums), (others.params, other_sums))
     assert sums["penalty"] > 0
+
+
+def test_experts_are_balanced_by_what_counts():
+    """And padding, which goes through them too, changes neither the loss nor the gradient."""
+    program, state = setting("experts")
+    batch = text()
+    garbage = batch | {"inputs": np.where(batch["mask"] > 0, batch["inputs"], (batch["inputs"] + 3) % 11)}
+    (after, sums), (others, other_sums) = step(program, state, batch), step(program, state, garbage)
+    close((after.params, sums), (others.params, other_sums), rtol=1e-5)
+    np.testing.assert_allclose(sums["expert_tokens"].sum(1), 2 * sums["weight"])  # [L, E]
+    np.testing.assert_allclose(sums["penalty"], 2 * sums["balance"], rtol=1e-6)  # of two layers the sum, and the mean
+    assert sums["grad_norm"] > 1.01 * step(*setting("unbalanced"), batch)[1]["grad_norm"]
+
+
+def test_microbatches_send_each_token_where_the_whole_does():
+    (whole, sums), (after, parts_sums) = (step(*setting("unbalanced", n), text()) for n in (1, 4))
+    close(after.params, whole.params)
+    same_bits(parts_sums["expert_tokens"], sums["expert_tokens"])
 
 
 def test_evaluation_ignores_rows_without_weight_and_drops_nothing():
