@@ -90,7 +90,7 @@ def name_of(path: tuple[Any, ...]) -> str:
     return keystr(path, simple=True, separator="/")
 
 
-def state_shardings(mesh: Mesh, state: Any, rules: Rules = ()) -> Any:
+def state_shardings(mesh: Mesh, state: Any, rules: Rules = (), zero: int = 3) -> Any:
     """A sharding for every array of a train state.
 
     The first rule whose pattern is found in an array's name decides (optimizer state carries its parameter's name, so
@@ -101,20 +101,26 @@ def state_shardings(mesh: Mesh, state: Any, rules: Rules = ()) -> Any:
       mesh: from `make_mesh`.
       state: the train state, arrays or `ShapeDtypeStruct`s.
       rules: a regular expression and PartitionSpecs each, beside each model that has them.
+      zero: below 3 the parameters and their average do not lie along `fsdp`.
 
     Raises:
       UserError: the mesh divides the axes of a parameter by none of its rule's specs.
     """
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        name, shape = name_of(path), tuple(leaf.shape)
+        spec = spec_of(name_of(path), tuple(leaf.shape))
+        if zero < 3 and name_of(path).startswith(("params/", "ema/")):
+            spec = PartitionSpec(*(None if axis == "fsdp" else axis for axis in spec))
+        return NamedSharding(mesh, spec)
+
+    def spec_of(name: str, shape: tuple[int, ...]) -> PartitionSpec:
         if name.startswith("carry"):
-            return NamedSharding(mesh, BATCH)
+            return BATCH
         specs = next((specs for pattern, *specs in rules if re.search(pattern, name)), [])
         for spec in specs:
             whole = (None,) * (len(shape) - len(spec))  # of scanned layers, the axis of layers
             if len(spec) <= len(shape) and not undivided(mesh, (*whole, *spec), shape):
-                return NamedSharding(mesh, PartitionSpec(*whole, *spec))
+                return PartitionSpec(*whole, *spec)
         # Of an optimizer's factored state the axes are others than its parameter's.
         if specs and "opt_state/" not in name:
             axis, of = undivided(mesh, (*whole, *spec), shape)[0]
@@ -122,7 +128,7 @@ def state_shardings(mesh: Mesh, state: Any, rules: Rules = ()) -> Any:
                 f"config.mesh.{axis}={mesh.shape[axis]} does not divide axis {of} of {name.removeprefix('params/')}, "
                 f"{list(shape)}: {nearest_multiples(shape[of], mesh.shape[axis])} would do."
             )
-        return NamedSharding(mesh, fsdp_spec(shape, mesh.shape["fsdp"]))
+        return fsdp_spec(shape, mesh.shape["fsdp"])
 
     return jax.tree_util.tree_map_with_path(sharding, state)
 

@@ -39,6 +39,8 @@ class OptimizerOptions:
         searched for in parameters' names.
       accumulate_steps: microbatches that one step's batch goes through in.
       ema_decay: of an exponential moving average of the parameters, which evaluation then uses.
+      zero: what the devices along `config.mesh.fsdp` share (Rajbhandari et al. 2020, ZeRO): 1 the optimizer's state, 2
+        the gradient, too, 3 the parameters, too. With 1 and 2 each holds all parameters and gathers them once a step.
     """
 
     learning_rate: float
@@ -51,6 +53,7 @@ class OptimizerOptions:
     weight_decay_mask: str = "matrices"
     accumulate_steps: int = 1
     ema_decay: float | None = None
+    zero: Literal[1, 2, 3] = 3
 
     def __post_init__(self) -> None:
         in_range = {

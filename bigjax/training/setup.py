@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -172,7 +172,11 @@ def set_up(config: Mapping[str, Any], devices: Sequence[jax.Device] | None = Non
 
     seed = np.uint32(config["seed"])
     shapes = jax.eval_shape(first, seed)
-    shardings = state_shardings(mesh, shapes, SHARDING.get(config["model"]["name"], ()))
+    rules, zero = SHARDING.get(config["model"]["name"], ()), config["optimizer"]["zero"]
+    shardings = state_shardings(mesh, shapes, rules, zero)
+    if zero > 1:
+        cut = state_shardings(mesh, shapes.params, rules)
+        program = replace(program, grads_lie=jax.tree.map(lambda sharding: sharding.spec, cut))
     abstract = jax.tree.map(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
     )

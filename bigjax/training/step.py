@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from bigjax.models.target import platform
+from bigjax.models.target import laid, platform
 from bigjax.tasks.task import Batch, Sums, Task
 from bigjax.training.state import TrainState, Tree, random_key
 
@@ -26,6 +26,7 @@ class Program:
     skips: bool = (
         False  # a step that is not finite is left out; else nothing changes any more, the step's number included
     )
+    grads_lie: Tree | None = None  # a PartitionSpec for each gradient, or as the compiler likes
 
 
 def train_step(program: Program, state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
@@ -97,6 +98,8 @@ def gradients(program: Program, state: TrainState, batch: Batch, key: jax.Array)
     def microbatch(index: jax.Array | int, statistics: Tree, part: Batch, carry: Tree) -> Gradients:
         of_params = jax.grad(loss, has_aux=True)
         grads, rest = of_params(state.params, statistics, carry, part, jax.random.fold_in(key, index))
+        if program.grads_lie is not None:
+            grads = jax.tree.map(laid, grads, program.grads_lie)
         return Gradients(grads, *rest)
 
     n = program.accumulate_steps

@@ -75,6 +75,65 @@ def test_twenty_steps_agree_with_one_device(family):
     agrees(family, meshes_of(FAMILIES[family][1]))
 
 
+@pytest.mark.slow
+def test_devices_may_share_less_than_the_parameters():
+    agrees("llama", {"fsdp 8": MESHES["fsdp 8"]}, **{"optimizer.zero": 2})
+
+
+def test_what_the_devices_share():
+    shares = json.loads(run_python(SHARES, devices=8))
+    for zero, (params, moments) in zip((1, 2, 3), shares, strict=True):
+        assert params == pytest.approx(1 if zero < 3 else 1 / 8, rel=0.12)  # what is small stays whole
+        assert moments == pytest.approx(2 / 8, rel=0.12)
+
+
+SHARES = """
+import json
+from synthetic import config
+from bigjax.parallel.plan import state_bytes
+from bigjax.training.setup import set_up
+
+def share(zero):
+    experiment = set_up(config("llama", **{"mesh.data": 1, "mesh.fsdp": 8, "optimizer.zero": zero}))
+    held = state_bytes(experiment)
+    whole = sum(4 * leaf.size for leaf in jax.tree.leaves(experiment.abstract.params))
+    return held["parameters"] / whole, held["optimizer"] / whole
+
+print(json.dumps([share(zero) for zero in (1, 2, 3)]))
+"""
+
+
+@pytest.mark.slow
+def test_a_device_holds_its_share_of_the_state_and_its_rows_activations():
+    alone, shared = json.loads(run_python(MEMORY, devices=8))
+    activations = alone["temporaries"] - alone["gradients"]  # what a device holds beside the state, of as many rows
+    share = (alone["state"] + alone["gradients"]) / 8
+    assert activations > 4 * share  # not only of the state is told here
+    assert shared["state"] + shared["temporaries"] == pytest.approx(share + activations, rel=0.15)
+
+
+MEMORY = """
+import json
+import synthetic
+from bigjax.training.setup import set_up
+
+synthetic.T = context = 128
+sizes = {"model.context": context, "model.d_model": 256, "model.num_layers": 8, "model.dropout": 0.0}
+sizes |= {"model.remat": "nothing_saveable"}
+
+def memory(devices, **mesh):
+    config = synthetic.config("llama", **sizes, **mesh, **{"train.batch_size": 16 * devices})
+    experiment = set_up(config, jax.devices()[:devices])
+    step = experiment.jitted_step.lower(experiment.abstract, experiment.abstract_batch).compile().memory_analysis()
+    gradients = sum(4 * leaf.size for leaf in jax.tree.leaves(experiment.abstract.params))
+    return {
+        "state": step.argument_size_in_bytes, "temporaries": step.temp_size_in_bytes, "gradients": gradients
+    }
+
+print(json.dumps([memory(1), memory(8, **{"mesh.data": 1, "mesh.fsdp": 8})]))
+"""
+
+
 def table():
     """Where each parameter of the published sizes lies on each mesh, one layer of each kind for all."""
     small = {"num_layers": 1}
