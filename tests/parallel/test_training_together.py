@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,14 +50,14 @@ def by_open_mpi(index, count, port):
     return [], job | task | {"OMPI_COMM_WORLD_LOCAL_RANK": str(index), "JAX_COORDINATOR_PORT": str(port)}
 
 
-def started(workdir, words, count=2, launch=by_flags):
-    """The processes of a run on 8 devices; `words` are of all, or a list for each."""
+def started(workdir, words, count=2, launch=by_flags, hosts=((), ())):
+    """The processes of a run on 8 devices; `words` are of all, or a list for each; `hosts` come before the commands."""
     port, processes = free_port(), []
     for index in range(count):
         found, variables = launch(index, count, port) if count > 1 else ([], {})
         environment = os.environ | variables | {"JAX_NUM_CPU_DEVICES": str(8 // count), "JAX_PLATFORMS": "cpu"}
         own = words[index] if isinstance(words[0], list) else words
-        command = [*BIGJAX, f"--workdir={workdir}", *found, *own]
+        command = [*hosts[index], *BIGJAX, f"--workdir={workdir}", *found, *own]
         processes.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
@@ -114,6 +116,53 @@ def test_a_run_that_is_killed_goes_on_with_other_processes_as_if_nothing_had_hap
     assert ended([third])[0] == [0]
     assert result(run)["params_sha256"] == result(tmp_path / "alone")["params_sha256"]
     assert losses(run) == losses(tmp_path / "alone")
+
+
+@pytest.fixture
+def hosts():
+    """What runs a command on either of two hosts with addresses of their own: network namespaces of this machine."""
+    names = [f"bigjax-{os.getpid()}-{index}" for index in range(2)]
+    folders = [Path("/etc/netns") / name for name in names]  # what is there lies over /etc within the namespace
+    made = []
+
+    def ip(words):
+        subprocess.run(["ip", *words.split()], check=True, capture_output=True)
+
+    try:
+        for index, (name, folder) in enumerate(zip(names, folders, strict=True)):
+            ip(f"netns add {name}")
+            made.append(name)
+            ip(f"-n {name} link set lo up")
+            folder.mkdir(parents=True)
+            # Where a host's name stands for its address, as its neighbours see it.
+            (folder / "hosts").write_text(f"10.77.0.{index + 1} {socket.gethostname()}\n127.0.0.1 localhost\n")
+        ip(f"link add bigjax0 netns {names[0]} type veth peer name bigjax1 netns {names[1]}")
+        for index, name in enumerate(names):
+            ip(f"-n {name} addr add 10.77.0.{index + 1}/24 dev bigjax{index}")
+            ip(f"-n {name} link set bigjax{index} up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this machine has no network namespaces for us: {error}")
+    else:
+        yield [["ip", "netns", "exec", name] for name in names]
+    finally:
+        for name in made:
+            ip(f"netns del {name}")
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def over_the_wire(index, count, port):
+    return [f"--coordinator=10.77.0.1:{port}", f"--processes={count}", f"--process={index}"], {}
+
+
+@pytest.mark.slow
+def test_hosts_with_addresses_of_their_own_train_as_one(hosts, tmp_path):
+    words = [*DIGITS, "--config.reproducible=elastic", "--config.train.steps=20"]
+    (alone,) = started(tmp_path / "alone", words, count=1)
+    assert ended([alone])[0] == [0]
+    codes, _, errors = ended(started(tmp_path / "run", words, launch=over_the_wire, hosts=hosts))
+    assert codes == [0, 0], errors
+    assert result(tmp_path / "run")["params_sha256"] == result(tmp_path / "alone")["params_sha256"]
 
 
 @pytest.mark.slow
