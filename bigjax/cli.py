@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--manual-dir", help="where the files lie that had to be downloaded by hand")
     command = verb("plan", plan, "say whether a run will fit on devices that are not here, and how fast it can be")
     command.add_argument("--config", required=True, metavar="FILE[:ARG]", help="an experiment, experiments/NAME.py")
-    command.add_argument("--topology", required=True, help="a TPU slice, v5p:4x4x4, or cpu:8")
+    command.add_argument("--topology", required=True, help="v5p:4x4x4, 2xv5p:4x4x4, h200:8, h200:2x8 or cpu:8")
     command.add_argument("--budget", type=float, help="how many tokens, images, ... to train on")
     command.add_argument("--price", type=float, help="of one device for an hour")
     command.add_argument("--output", metavar="FILE", help="where to write the plan as JSON")
