@@ -44,13 +44,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "llama3-70b": LLAMA3 | sizes(8192, 80, 64, d_ff=28672),
     "qwen3-0.6b": QWEN3 | sizes(1024, 28, 16, d_ff=3072, tied=True),
     "qwen3-8b": QWEN3 | sizes(4096, 36, 32, d_ff=12288, tied=False),
-    # Devlin et al. 2019; Dosovitskiy et al. 2021, Touvron et al. 2021 for the small one
+    # Devlin et al. 2019; Dosovitskiy et al. 2021, Touvron et al. 2021 for the small one, Zhai et al. 2022 for the large
     "bert-base": BERT | sizes(768, 12, 12),
     "bert-large": BERT | sizes(1024, 24, 16),
     "vit-s16": VIT | sizes(384, 12, 6, patch_size=16),
     "vit-b16": VIT | sizes(768, 12, 12, patch_size=16),
     "vit-b32": VIT | sizes(768, 12, 12, patch_size=32),
     "vit-l16": VIT | sizes(1024, 24, 16, patch_size=16),
+    "vit-g14": VIT | sizes(1408, 40, 16, patch_size=14, d_ff=6144),
     # Vaswani et al. 2017; Radford et al. 2022
     "transformer-base": TRANSFORMER | sizes(512, 6, 8, d_ff=2048),
     "transformer-big": TRANSFORMER | sizes(1024, 6, 16, d_ff=4096, dropout=0.3),

@@ -46,7 +46,8 @@ def count_collectives(hlo: str, mesh: Mesh) -> Counter[Sent]:
     alone = mesh.devices.flat[0].platform == "tpu" and len(set(slices)) > 1
     first = [place for place, slice in enumerate(slices) if slice == slices[0]]
     places = {device.id: place for place, device in enumerate(mesh.devices.flat)}
-    sent: dict[str, Counter[Sent]] = defaultdict(Counter)
+    sent: dict[str, dict[str, dict[Sent, int]]] = defaultdict(dict)  # by computation and channel
+    fused: dict[str, list[str]] = defaultdict(list)
     calls: dict[str, list[tuple[str, str]]] = defaultdict(list)  # and how often, or what tells it
     numbers: dict[str, list[int]] = defaultdict(list)
     computation = entry = ""
@@ -62,29 +63,43 @@ def count_collectives(hlo: str, mesh: Mesh) -> Counter[Sent]:
             # What begins an asynchronous one holds its operand, too, before its result, and numbers of its own.
             arrays = [array_bytes(*array) for array in ARRAY.findall(found[1]) if array[1] or not found[3]]
             twice = found[3] and (found[2] != "all-reduce" or found[1].startswith("(("))
-            whole = sum(arrays[len(arrays) // 2 :] if twice else arrays)
-            sent[computation].update(sends(found[2], groups, whole, slices, axes_of(groups, mesh)))
+            whole, kind = sum(arrays[len(arrays) // 2 :] if twice else arrays), found[2]
+            if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):  # as a TPU fuses it with a slice
+                whole, kind = whole // len(groups[0]), "reduce-scatter"
+            sent[computation][channel_of(line)] = sends(kind, groups, whole, slices, axes_of(groups, mesh))
         elif found := TRANSFER.search(line):
             groups = [[places[device] for device in group] for group in transfer_groups(line)]
             kind = found[2].lower().replace("_", "-")
             whole = array_bytes(*ARRAY.findall(found[1])[0])
-            sent[computation].update(sends(kind, groups, whole, slices, axes_of(groups, mesh)))
+            sent[computation][channel_of(line)] = sends(kind, groups, whole, slices, axes_of(groups, mesh))
         if number := NUMBER.search(line):
             numbers[computation].append(int(number[1]))
         called, trips = dict(CALLED.findall(line)), TRIPS.search(line)
+        fused[computation] += [called.pop("calls")] if "calls" in called else []
         for role, name in called.items():
             told = (trips[1] if trips else called.get("condition", "1")) if role == "body" else "1"
             calls[computation].append((name, told))
     total: Counter[Sent] = Counter()
 
+    def by_channel(name: str) -> dict[str, dict[Sent, int]]:
+        """What a computation sends. A TPU's is often cut over several fusions, all of the same channel."""
+        return {channel: size for part in fused[name] for channel, size in by_channel(part).items()} | sent[name]
+
     def add(name: str, times: int) -> None:
-        total.update({key: times * size for key, size in sent[name].items()})
+        for sizes in by_channel(name).values():
+            total.update({key: times * size for key, size in sizes.items()})
         for inner, told in calls[name]:
             bounds = [int(told)] if told.isdecimal() else numbers[told]
             add(inner, times * (bounds[0] if len(bounds) == 1 else 1))
 
     add(entry, 1)
     return total
+
+
+def channel_of(line: str) -> str:
+    """What tells a collective from the others of a computation: its kind and channel, or else its name."""
+    found = re.search(r" ([a-z-]+)\(.*channel_id=(\d+)", line)
+    return " ".join(found.groups()) if found else line.partition("=")[0]
 
 
 def sends(

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import keystr
 
 from bigjax.errors import UserError
@@ -95,7 +95,7 @@ def name_of(path: tuple[Any, ...]) -> str:
     return keystr(path, simple=True, separator="/")
 
 
-def state_shardings(mesh: Mesh, state: Any, rules: Rules = ()) -> Any:
+def state_shardings(mesh: Mesh | AbstractMesh, state: Any, rules: Rules = ()) -> Any:
     """A sharding for every array of a train state.
 
     The first rule whose pattern is found in an array's name decides (optimizer state carries its parameter's name, so

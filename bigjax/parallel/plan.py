@@ -62,9 +62,9 @@ def plan(config: Mapping[str, Any], topology: str) -> dict[str, Any]:
             "room": room,
         }
         if missing:
-            held = sum(found["memory"].values())
-            found |= {"missing": missing, "sent": {}, "fits": False if room and held > room else None}
-            found["memory"]["all"] = held
+            found["memory"]["all"] = sum(found["memory"].values())
+            too_much = room is not None and found["memory"]["all"] > room
+            found |= {"missing": missing, "sent": {}, "fits": False if too_much else None}
             return found | roofline(found, chip)
         try:
             compiled = traced.lower().compile(compiler_options=WITHOUT_DEVICE.get(asked.platform))
@@ -95,14 +95,13 @@ def model_flops(config: Mapping[str, Any], devices: Sequence[jax.Device]) -> int
     return count_flops(experiment.jitted_step.trace(experiment.abstract, experiment.abstract_batch).jaxpr)
 
 
+def held(tree: Any) -> int:
+    """Bytes of arrays on each device."""
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def state_bytes(experiment: Experiment) -> dict[str, int]:
     """Bytes on each device of the parts of the train state and of a batch."""
-
-    def held(tree: Any) -> int:
-        return sum(
-            math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
-        )
-
     state = experiment.abstract
     return {
         "parameters": held(state.params),
@@ -152,8 +151,8 @@ def written(found: Mapping[str, Any], budget: float | None = None, price: float 
     if found["fits"] is False:
         lines.append(f"DOES NOT FIT. {found.get('compiler', '')}".rstrip())
     elif found["fits"]:
-        held, room = found["memory"]["all"] / 2**30, found["room"] / 2**30
-        lines.append(f"fits: {held:.3f} of {room:.3f} GiB per device, {room - held:.3f} are left")
+        used, room = found["memory"]["all"] / 2**30, found["room"] / 2**30
+        lines.append(f"fits: {used:.3f} of {room:.3f} GiB per device, {room - used:.3f} are left")
     if not found["compiled"]:
         lines.append(
             f"NOT COMPILED: {found['missing']}. Until then this is what shapes tell, without activations, gradients "

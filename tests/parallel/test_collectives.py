@@ -58,6 +58,27 @@ def test_bytes_are_those_of_a_ring_and_loops_count_as_often_as_they_run():
     }
 
 
+FUSED = """HloModule step
+%first (p: f32[8]) -> f32[8] {
+  %ag = f32[8]{0} all-gather(%b), channel_id=3, replica_groups={{0,1,2,3}}, dimensions={0}
+}
+
+%second (p: f32[8]) -> f32[8] {
+  %ag.1 = f32[8]{0} all-gather(%b), channel_id=3, replica_groups={{0,1,2,3}}, dimensions={0}
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %a = f32[8] fusion(%p), kind=kCustom, calls=%first
+  %b = f32[8] fusion(%a), kind=kCustom, calls=%second
+  %c = f32[8]{0} all-gather(%b), channel_id=4, replica_groups={{0,1,2,3}}, dimensions={0}
+}
+"""
+
+
+def test_what_is_cut_over_fusions_of_one_channel_counts_once():
+    assert sum(count_collectives(FUSED, places((4,), ("fsdp",))).values()) == 2 * 24
+
+
 HOSTS = """HloModule step
 ENTRY %main (p: f32[8]) -> f32[8] {
   %ar = ((f32[10]{0}), f32[10]{0}) all-reduce-start(%a), replica_groups={{0,1,2,3}}, to_apply=%add

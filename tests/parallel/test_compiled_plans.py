@@ -6,6 +6,7 @@ import pytest
 
 from bigjax.parallel.collectives import count_collectives
 from bigjax.parallel.plan import plan
+from bigjax.parallel.search import search
 from bigjax.run import read_config
 
 needs_tpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
@@ -53,17 +54,29 @@ def test_a_tpu_program_gathers_parameters_with_fsdp_and_nothing_without(planned)
     data, _ = planned("v5e:2x4", data=8)
     fsdp, _ = planned("v5e:2x4", data=1, fsdp=8)
     assert data["compiled"] and data["fits"] and 0 < data["mfu"] < 1
-    parameters = data["memory"]["parameters"]
-    alone = by_kind(data["sent"]["links"], parameters)
-    # The gradient is reduced to parts, which are gathered again: an all-reduce in two steps.
-    print(alone, by_kind(fsdp["sent"]["links"], parameters))
+    parameters = data["memory"]["parameters"]  # float32; what is sent is bfloat16
+    alone, cut = (by_kind(found["sent"]["links"], parameters) for found in (data, fsdp))
+    assert 0.5 * 2 * 7 / 8 < alone.pop("all-reduce") < 1.1 * 0.5 * 2 * 7 / 8 and not alone
+    assert 0.9 * 7 / 8 < cut.pop("all-gather") < 1.05 * 7 / 8  # for each pass once
+    assert 0.4 * 7 / 8 < cut.pop("reduce-scatter") < 1.1 * 0.5 * 7 / 8
+    assert sum(cut.values()) < 0.1
 
 
 @needs_tpu
 @pytest.mark.slow
 def test_slices_of_tpus_send_each_other_the_gradient_once(planned):
     found, _ = planned("2xv5e:2x2", data=1, fsdp=4, dcn_data=2)
-    print(found["sent"], found["memory"])
+    sent = by_kind(found["sent"]["network"], found["memory"]["parameters"] / 2)
+    assert sent.keys() == {"all-reduce"} and 1 <= sent["all-reduce"] < 1.5
+    assert "all-gather over fsdp" in found["sent"]["links"] and found["seconds"]["network"] > 0
+
+
+@needs_tpu
+@pytest.mark.slow
+def test_a_search_compiles_and_ranks(planned):
+    plans = search(read_config("experiments/pydoc_gpt.py", GPT), "v5e:2x2", 2, print)
+    assert [found["fits"] for found in plans] == [True, True] and plans[0]["step_seconds"] <= plans[1]["step_seconds"]
+    assert all(found["compiled"] for found in plans)
 
 
 @needs_cuda
@@ -71,4 +84,6 @@ def test_slices_of_tpus_send_each_other_the_gradient_once(planned):
 def test_a_gpu_program_attends_by_cudnn(planned):
     found, text = planned("h200:2x4", data=1, fsdp=4, dcn_data=2)
     assert found["compiled"] and found["fits"] and "__cudnn$fmhaSoftmax" in text
-    print(found["sent"], found["memory"])
+    sent = by_kind(found["sent"]["network"], found["memory"]["parameters"] / 2)
+    assert sent.keys() == {"all-reduce"} and 1 <= sent["all-reduce"] < 1.1
+    assert found["memory"]["all"] < 2 * 2**30
