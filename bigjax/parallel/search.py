@@ -35,7 +35,8 @@ def search(config: Mapping[str, Any], topology: str, most: int, say: Callable[[s
     """Plans of the most promising choices, those that fit first and the quickest of them first.
 
     All choices are ordered by an estimate from shapes, and left out where that does not fit; then they are compiled
-    one by one. What does not fit rules out those on its mesh that keep more; what fits, those that are slower.
+    one by one. What does not fit rules out those on its mesh that keep more than a quarter of what it keeps; what fits,
+    those on its mesh that are slower.
 
     Args:
       config: the resolved config.
@@ -60,8 +61,8 @@ def search(config: Mapping[str, Any], topology: str, most: int, say: Callable[[s
     fitting: set[tuple[tuple[str, int], ...]] = set()
     failed: list[Choice] = []
     for choice in sorted(estimates, key=lambda choice: estimates[choice]):
-        keeps_more = any(choice.mesh == other.mesh and keeps(choice) >= keeps(other) for other in failed)
-        if choice.mesh in fitting or keeps_more:
+        near = any(choice.mesh == other.mesh and keeps(choice) > keeps(other) / 4 for other in failed)
+        if choice.mesh in fitting or near:
             continue
         found = plan(chosen(config, choice), topology) | {"choice": choice._asdict() | {"mesh": dict(choice.mesh)}}
         plans.append(found)

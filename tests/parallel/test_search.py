@@ -33,12 +33,12 @@ def test_choices_fill_the_topology_and_divide_the_batch():
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What was planned, where nothing fits that keeps more than a dot's result."""
+    """What was planned, where nothing fits that keeps more than a quarter of all."""
     every = []
 
     def plan(config, topology):
         every.append(config)
-        fits = config["model"]["remat"] is not None
+        fits = searching.KEPT[config["model"]["remat"]] / config["optimizer"]["accumulate_steps"] <= 34 / 4
         figures = {"memory": {"all": 2**30}, "step_seconds": 1 / len(every), "bound": "compute", "mfu": 0.5}
         return figures | {"fits": fits, "units_per_second": 9.0, "unit": "tokens"}
 
@@ -57,9 +57,9 @@ def test_what_does_not_fit_rules_out_what_keeps_more_and_what_fits_what_is_slowe
     assert fits == sorted(fits, reverse=True) and True in fits and False in fits
     times = [found["step_seconds"] for found in plans if found["fits"]]
     assert times == sorted(times)
-    tried = [(tuple(c["mesh"].items()), c["accumulate"], c["remat"]) for c in (found["choice"] for found in plans)]
-    assert len(set(tried)) == 6
-    fitting = [mesh for mesh, _, remat in tried if remat is not None]
+    choices = [found["choice"] for found in plans]
+    assert {choice["accumulate"] for choice in choices} == {1, 4}  # half and a third of what did not fit are left out
+    fitting = [str(found["choice"]["mesh"]) for found in plans if found["fits"]]
     assert len(fitting) == len(set(fitting))
     assert "does not fit" in table(plans) and table(plans).startswith(said[-1].partition(": ")[2][:3])
 
