@@ -34,7 +34,7 @@ def plan(config: Mapping[str, Any], topology: str) -> dict[str, Any]:
       not; "memory", bytes per device by part; "whole", large parameters that the mesh cuts nowhere; "flops" of a step
       over all devices, and "model_flops", without what is computed again; "sent", bytes per device by link, kind and
       axes; "seconds", the least that compute, memory, links and network take; "step_seconds", the longest of them, its
-      "bound", "mfu", and "units_per_second".
+      "bound", "mfu", and "units_per_second"; "serial_seconds", their sum.
 
     Raises:
       UserError: there is no such topology, or the config does not fit the devices.
@@ -134,6 +134,7 @@ def roofline(found: Mapping[str, Any], chip: Chip) -> dict[str, Any]:
         "seconds": seconds,
         "bound": bound,
         "step_seconds": seconds[bound],
+        "serial_seconds": sum(seconds.values()),
         "mfu": per_device["model_flops"] / seconds[bound],
         "units_per_second": found["units"] / seconds[bound],
     }
@@ -170,11 +171,12 @@ def written(found: Mapping[str, Any], budget: float | None = None, price: float 
         lines += [f"  {name:40} {size / 2**20:10.1f} MiB sent per device, {link}" for name, size in sent.items()]
     lines += [f"  {name:24} {1e3 * seconds:10.2f} ms at least" for name, seconds in found["seconds"].items()]
     lines.append(
-        f"a step takes at least {1e3 * found['step_seconds']:.2f} ms, bound by {found['bound']}: at most "
+        f"a step takes at least {1e3 * found['step_seconds']:.2f} ms, bound by {found['bound']}, and "
+        f"{1e3 * found['serial_seconds']:.2f} ms where nothing overlaps: at most "
         f"{found['units_per_second']:,.0f} {found['unit']}/s, MFU {found['mfu']:.0%}"
     )
-    if not found["topology"].startswith("cpu:"):
-        lines.append("the time is from data sheets, and was not held against this hardware")
+    if found["topology"] != "cpu:1":
+        lines.append("these times were not held against such hardware")
     if budget:
         hours = budget / found["units_per_second"] / 3600
         cost = f", {hours * found['devices'] * price:,.0f} in the price's currency" if price else ""

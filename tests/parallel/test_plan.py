@@ -54,6 +54,7 @@ def test_a_roofline_by_hand():
         "seconds": {"compute": 2.0, "memory": 0.2, "links": 0.5, "network": 3.0},
         "bound": "network",
         "step_seconds": 3.0,
+        "serial_seconds": 5.7,
         "mfu": pytest.approx(1.5 / 3),
         "units_per_second": 200,
     }
