@@ -111,13 +111,10 @@ def estimator(
     config: Mapping[str, Any], topology: Topology, device: Sequence[jax.Device]
 ) -> Callable[[Choice], float | None]:
     """A function that tells from shapes about how long a step takes with a choice, or None where it cannot fit."""
-    model, chip = config["model"], CHIPS[topology.kind]
-    alone = Choice((("data", 1),), 1, None)
-    experiments = {
-        remat: set_up(chosen(config, alone._replace(remat=remat)), device)
-        for remat in (KEPT if "remat" in model else (None,))
-    }
+    chip, remats = CHIPS[topology.kind], KEPT if "remat" in config["model"] else (None,)
+    experiments = {remat: set_up(chosen(config, Choice((("data", 1),), 1, remat)), device) for remat in remats}
     first = experiments[None]
+    model = first.config["model"]
     flops = {
         remat: count_flops(made.jitted_step.trace(made.abstract, made.abstract_batch).jaxpr)
         for remat, made in experiments.items()

@@ -71,6 +71,11 @@ def test_shapes_rule_out_what_cannot_fit(asked):
     assert plans and all(found["choice"]["mesh"]["data"] == 1 for found in plans)
 
 
+def test_images_are_searched_for_too(asked):
+    vit = read_config("experiments/digits_vit.py", {"train.batch_size": 64, "model.remat": "nothing_saveable"})
+    assert len(search(vit, "v5e:2x2", 2, print)) == len(asked) == 2
+
+
 def test_a_search_that_cannot_be_is_refused(monkeypatch):
     with pytest.raises(UserError, match="--search is for accelerators and 1 or more plans, not for v5e:2x2 and 0"):
         search(config(), "v5e:2x2", 0, print)
