@@ -7,8 +7,11 @@ import sys
 
 import jax
 import pytest
+from helpers import count_parameters
 
 from bigjax.errors import UserError
+from bigjax.models import MODELS
+from bigjax.models.presets import PRESETS
 from bigjax.parallel.chips import Chip
 from bigjax.parallel.plan import model_flops, plan, roofline, written
 from bigjax.parallel.topology import Topology, read_topology
@@ -127,6 +130,18 @@ def test_a_topology_that_cannot_be_is_refused(text):
 def test_a_topology_has_an_end():
     with pytest.raises(UserError, match="A topology has 1 to 16,384 devices, not as many as 'h200:4096x8'"):
         read_topology("h200:4096x8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["gpt3-175b", "llama3-8b", "llama3-70b", "bert-large", "vit-g14", "resnet50"])
+def test_large_models_are_planned_without_data(model, monkeypatch):
+    monkeypatch.setattr("bigjax.parallel.topology.find_spec", lambda name: None)
+    found = plan(read_config(f"experiments/large.py:{model}", {}), "v5p:4x4x4")
+    section = dict(PRESETS[model])
+    size = count_parameters(lambda rngs: MODELS[section.pop("name")](**section, rngs=rngs))
+    # In float32, all but what is small or odd lies along fsdp.
+    assert 4 * size / 64 <= found["memory"]["parameters"] < 1.2 * 4 * size / 64
+    assert found["model_flops"] <= found["flops"] < 1.4 * found["model_flops"]
 
 
 def test_a_topology_is_read():
