@@ -149,11 +149,12 @@ def written(found: Mapping[str, Any], budget: float | None = None, price: float 
       price: of a device, for an hour.
     """
     lines = [f"{found['devices']} devices of {found['topology']}, mesh {json.dumps(found['mesh'])}"]
-    if found["fits"] is False:
-        lines.append(f"DOES NOT FIT. {found.get('compiler', '')}".rstrip())
-    elif found["fits"]:
+    if "compiler" in found:
+        lines.append(f"DOES NOT FIT. {found['compiler']}")
+    elif found["fits"] is not None:
         used, room = found["memory"]["all"] / 2**30, found["room"] / 2**30
-        lines.append(f"fits: {used:.3f} of {room:.3f} GiB per device, {room - used:.3f} are left")
+        left = f"{room - used:.3f} are left" if found["fits"] else "which is too much"
+        lines.append(f"{'fits:' if found['fits'] else 'DOES NOT FIT:'} {used:.3f} of {room:.3f} GiB per device, {left}")
     if not found["compiled"]:
         lines.append(
             f"NOT COMPILED: {found['missing']}. Until then this is what shapes tell, without activations, gradients "

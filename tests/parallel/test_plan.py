@@ -84,6 +84,8 @@ FOUND = {"devices": 4, "topology": "v5e:2x2", "mesh": {"data": 4}, "compiled": T
 def test_what_fits_is_said_with_what_is_left():
     text = written(FOUND | {"whole": [], "fits": True, "room": 4 * 2**30, "memory": {"all": 2**30}})
     assert text.splitlines()[1] == "fits: 1.000 of 4.000 GiB per device, 3.000 are left"
+    text = written(FOUND | {"whole": [], "fits": False, "room": 2**30, "memory": {"all": 2**31}})
+    assert text.splitlines()[1] == "DOES NOT FIT: 2.000 of 1.000 GiB per device, which is too much"
 
 
 def test_what_does_not_fit_is_said_in_the_compilers_words():
