@@ -3,8 +3,8 @@
 bigjax plan --config=experiments/large.py:llama3-70b --topology=v5p:4x8x8
 bigjax plan --config=experiments/large.py:vit-g14 --topology=h200:2x8 --config.mesh.dcn_data=2
 
-The argument is one of MODELS. Each has a batch as its paper's, AdamW (SGD for the ResNet), bfloat16
-compute and all devices along fsdp; docs/plan.md says what that takes on which chips.
+The argument is one of MODELS, without one llama3-8b. Each has a batch as its paper's, AdamW (SGD for the ResNet),
+bfloat16 compute and all devices along fsdp; docs/plan.md says what that takes on which chips.
 """
 
 from ml_collections import ConfigDict
@@ -24,6 +24,7 @@ MODELS = {
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
+    arg = arg or "llama3-8b"
     if arg not in MODELS:
         raise ValueError(f"takes one of {', '.join(MODELS)}, not {arg!r}")
     model, sizes = dict(PRESETS[arg]), MODELS[arg]

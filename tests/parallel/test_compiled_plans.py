@@ -20,6 +20,7 @@ def planned(monkeypatch):
     """Plans a small GPT, and keeps the program's text."""
     for name, value in {
         "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_ACCELERATOR_TYPE": "v5p-8",
     }.items():
