@@ -46,7 +46,7 @@ def count_collectives(hlo: str, mesh: Mesh) -> Counter[Sent]:
     alone = mesh.devices.flat[0].platform == "tpu" and len(set(slices)) > 1
     first = [place for place, slice in enumerate(slices) if slice == slices[0]]
     places = {device.id: place for place, device in enumerate(mesh.devices.flat)}
-    sent: dict[str, dict[str, dict[Sent, int]]] = defaultdict(dict)  # by computation and channel
+    sent: dict[str, dict[tuple[str, str], dict[Sent, int]]] = defaultdict(dict)  # by computation, channel and name
     fused: dict[str, list[str]] = defaultdict(list)
     calls: dict[str, list[tuple[str, str]]] = defaultdict(list)  # and how often, or what tells it
     numbers: dict[str, list[int]] = defaultdict(list)
@@ -81,12 +81,13 @@ def count_collectives(hlo: str, mesh: Mesh) -> Counter[Sent]:
             calls[computation].append((name, told))
     total: Counter[Sent] = Counter()
 
-    def by_channel(name: str) -> dict[str, dict[Sent, int]]:
-        """What a computation sends. A TPU's is often cut over several fusions, all of the same channel."""
-        return {channel: size for part in fused[name] for channel, size in by_channel(part).items()} | sent[name]
+    def with_fused(name: str) -> dict[tuple[str, str], dict[Sent, int]]:
+        """What a computation sends. A TPU's is often cut over several fusions, which are of one channel."""
+        parts = {channel: sizes for part in fused[name] for (channel, _), sizes in with_fused(part).items()}
+        return {(channel, ""): sizes for channel, sizes in parts.items()} | sent[name]
 
     def add(name: str, times: int) -> None:
-        for sizes in by_channel(name).values():
+        for sizes in with_fused(name).values():
             total.update({key: times * size for key, size in sizes.items()})
         for inner, told in calls[name]:
             bounds = [int(told)] if told.isdecimal() else numbers[told]
@@ -96,10 +97,11 @@ def count_collectives(hlo: str, mesh: Mesh) -> Counter[Sent]:
     return total
 
 
-def channel_of(line: str) -> str:
-    """What tells a collective from the others of a computation: its kind and channel, or else its name."""
+def channel_of(line: str) -> tuple[str, str]:
+    """A collective's kind with its channel, or without one its name; and its name."""
+    name = line.partition("=")[0].strip()
     found = re.search(r" ([a-z-]+)\(.*channel_id=(\d+)", line)
-    return " ".join(found.groups()) if found else line.partition("=")[0]
+    return " ".join(found.groups()) if found else name, name
 
 
 def sends(
