@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from bigjax.errors import UserError, nearest
 
@@ -92,10 +93,18 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--manual-dir", help="where the files lie that had to be downloaded by hand")
     command = verb("plan", plan, "say whether a run will fit on devices that are not here, and how fast it can be")
     command.add_argument("--config", required=True, metavar="FILE[:ARG]", help="an experiment, experiments/NAME.py")
-    command.add_argument("--topology", required=True, help="a TPU slice, v5p:4x4x4, or cpu:8")
+    command.add_argument("--topology", required=True, help="v5p:4x4x4, 2xv5p:4x4x4, h200:8, h200:2x8 or cpu:8")
     command.add_argument("--budget", type=float, help="how many tokens, images, ... to train on")
     command.add_argument("--price", type=float, help="of one device for an hour")
     command.add_argument("--output", metavar="FILE", help="where to write the plan as JSON")
+    command.add_argument(
+        "--search",
+        type=int,
+        nargs="?",
+        const=8,
+        metavar="N",
+        help="compile N of the meshes, microbatches and remat choices, the most promising, and rank them (default: 8)",
+    )
     verb("doctor", doctor, "print versions and devices, and check that they compute")
     return top
 
@@ -238,7 +247,7 @@ def plan(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
     if kind == "cpu" and size.isdecimal():
         os.environ["JAX_NUM_CPU_DEVICES"] = size
     # What is planned for is not here.
-    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     os.environ |= {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5p-8"}  # any, or libtpu complains
     import json
     from pathlib import Path
@@ -249,8 +258,15 @@ def plan(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
     output = Path(arguments.output) if arguments.output else None
     if output and (output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"--output={output} cannot be written: it must be a file in a folder that exists.")
-    found = plan(read_config(arguments.config, overrides), arguments.topology)
-    print(written(found, arguments.budget, arguments.price))
+    config = read_config(arguments.config, overrides)
+    if arguments.search is None:
+        found: Any = plan(config, arguments.topology)
+        print(written(found, arguments.budget, arguments.price))
+    else:
+        from bigjax.parallel.search import search, table
+
+        found = search(config, arguments.topology, arguments.search, lambda line: print(line, file=sys.stderr))
+        print(table(found))
     if output:
         output.write_text(json.dumps(found, indent=2) + "\n")
 

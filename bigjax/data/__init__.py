@@ -8,6 +8,7 @@ from bigjax.data.image_folder import image_folder
 from bigjax.data.labelled_text import text_table
 from bigjax.data.numerals import numerals
 from bigjax.data.pairs import translation_pairs
+from bigjax.data.random_data import random_images, random_text
 from bigjax.data.speech_sources import fsdd, librispeech, speech_commands, speech_manifest
 from bigjax.data.squad import squad, tfds_squad
 from bigjax.data.text_files import pydoc, text_file, word_files
@@ -21,6 +22,8 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
     "librispeech": librispeech,
     "numerals": numerals,
     "pydoc": pydoc,
+    "random_images": random_images,
+    "random_text": random_text,
     "speech_commands": speech_commands,
     "speech_manifest": speech_manifest,
     "squad": squad,

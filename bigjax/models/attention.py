@@ -13,7 +13,7 @@ from flax.typing import Dtype
 from bigjax.models.linear import Linear
 from bigjax.models.ring import ring_attend
 from bigjax.models.rotary import rotate
-from bigjax.models.target import axis_size, platform
+from bigjax.models.target import axis_size, platform, target
 
 
 class KeyValues(NamedTuple):
@@ -174,7 +174,7 @@ def attend(query: jax.Array, source: KeyValues, mask: jax.Array | None, causal: 
         return ring_attend(query, *source, mask, causal)
     if platform() == "gpu":
         key, value = (x.swapaxes(1, 2) for x in source)  # [B, S, K, H]
-        capability = jax.devices()[0].compute_capability
+        capability = target().compute_capability
         if not (reason := no_cudnn(query, key, mask is not None, capability)):
             return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal, implementation="cudnn")
         warn_of_fallback(reason)

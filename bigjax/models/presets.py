@@ -48,13 +48,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "qwen3-8b": QWEN3 | sizes(4096, 36, 32, d_ff=12288, tied=False),
     # Jiang et al. 2024
     "mixtral-8x7b": MIXTRAL | sizes(4096, 32, 32, d_ff=14336),
-    # Devlin et al. 2019; Dosovitskiy et al. 2021, Touvron et al. 2021 for the small one
+    # Devlin et al. 2019; Dosovitskiy et al. 2021, Touvron et al. 2021 for the small one, Zhai et al. 2022 for the large
     "bert-base": BERT | sizes(768, 12, 12),
     "bert-large": BERT | sizes(1024, 24, 16),
     "vit-s16": VIT | sizes(384, 12, 6, patch_size=16),
     "vit-b16": VIT | sizes(768, 12, 12, patch_size=16),
     "vit-b32": VIT | sizes(768, 12, 12, patch_size=32),
     "vit-l16": VIT | sizes(1024, 24, 16, patch_size=16),
+    "vit-g14": VIT | sizes(1408, 40, 16, patch_size=14, d_ff=6144),
     # Vaswani et al. 2017; Radford et al. 2022
     "transformer-base": TRANSFORMER | sizes(512, 6, 8, d_ff=2048),
     "transformer-big": TRANSFORMER | sizes(1024, 6, 16, d_ff=4096, dropout=0.3),

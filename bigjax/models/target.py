@@ -7,18 +7,23 @@ import jax
 from jax.sharding import PartitionSpec as P
 
 ROWS = ("data", "fsdp", "expert")  # the axes of the mesh that share a batch
-_compiled_for: list[str] = []
+_compiled_for: list[jax.Device] = []
+
+
+def target() -> jax.Device:
+    """A device of those here or, within `compiling_for`, of others."""
+    return _compiled_for[-1] if _compiled_for else jax.devices()[0]
 
 
 def platform() -> str:
-    """ "cpu", "gpu" or "tpu": that of the devices here or, within `compiling_for`, of others."""
-    return _compiled_for[-1] if _compiled_for else jax.default_backend()
+    """ "cpu", "gpu" or "tpu": that of the target."""
+    return target().platform
 
 
 @contextmanager
-def compiling_for(name: str) -> Iterator[None]:
-    """What is traced inside is for devices of this platform, which need not be here."""
-    _compiled_for.append(name)
+def compiling_for(device: jax.Device) -> Iterator[None]:
+    """What is traced inside is for devices like this one, which need not be here."""
+    _compiled_for.append(device)
     try:
         yield
     finally:

@@ -4,31 +4,50 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from bigjax.parallel.mesh import slice_of
+
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 INSTRUCTION = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(KINDS)})(-start)?\(")
+TRANSFER = re.compile(r'= (\(.*?\)) recv\(.*_xla_megascale_transfer_type="(\w+)"')
 ARRAY = re.compile(r"\b([a-z]+\d+(?:e\d+m\d+\w*)?|pred)\[([\d,]*)\]")
 CALLED = re.compile(r"\b(body|condition|to_apply|calls)=%?([\w.-]+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 NUMBER = re.compile(r"= s(?:32|64)\[\]\S* constant\((\d+)\)")
 
 
-def count_collectives(hlo: str, mesh: Mesh) -> Counter[tuple[str, tuple[str, ...]]]:
-    """Bytes that one device sends in one run of a program, by kind and by the mesh axes that they go along.
+class Sent(NamedTuple):
+    """What bytes are for: "links" within a slice or the "network" between them, the collective's kind, mesh axes."""
+
+    link: str
+    kind: str
+    axes: tuple[str, ...]
+
+
+def count_collectives(hlo: str, mesh: Mesh) -> Counter[Sent]:
+    """Bytes that one device sends in one run of a program, by link, kind and the mesh axes that they go along.
 
     They are those of a ring: of n devices an all-reduce of B bytes sends 2 (n - 1) / n B from each, an all-gather to B
-    or a reduce-scatter of B half of that. A loop counts as often as it runs: so says the program or, on a TPU, the one
-    number that its condition compares with; else it counts once.
+    or a reduce-scatter of B half of that. Over several slices it is a ring in each, and then one of the slices for each
+    device's part. A loop counts as often as it runs: so says the program or, on a TPU, the one number that its
+    condition compares with; else it counts once.
 
     Args:
       hlo: the compiled module's text.
       mesh: whose devices it runs on, in this order.
     """
-    sent: dict[str, Counter[tuple[str, tuple[str, ...]]]] = defaultdict(Counter)
+    slices = [slice_of(device) for device in mesh.devices.flat]
+    # TPUs compute in each slice as if it were alone, and send to others what the text calls a host transfer.
+    alone = mesh.devices.flat[0].platform == "tpu" and len(set(slices)) > 1
+    first = [place for place, slice in enumerate(slices) if slice == slices[0]]
+    places = {device.id: place for place, device in enumerate(mesh.devices.flat)}
+    sent: dict[str, dict[tuple[str, str], dict[Sent, int]]] = defaultdict(dict)  # by computation, channel and name
+    fused: dict[str, list[str]] = defaultdict(list)
     calls: dict[str, list[tuple[str, str]]] = defaultdict(list)  # and how often, or what tells it
     numbers: dict[str, list[int]] = defaultdict(list)
     computation = entry = ""
@@ -39,22 +58,37 @@ def count_collectives(hlo: str, mesh: Mesh) -> Counter[tuple[str, tuple[str, ...
             continue
         if found := INSTRUCTION.search(line):
             groups = device_groups(line)
-            size, axes = len(groups[0]), axes_of(groups, mesh)
+            if alone:
+                groups = [[first[place] for place in group] for group in groups]
             # What begins an asynchronous one holds its operand, too, before its result, and numbers of its own.
             arrays = [array_bytes(*array) for array in ARRAY.findall(found[1]) if array[1] or not found[3]]
-            whole = sum(arrays[len(arrays) // 2 :] if found[3] and found[2] != "all-reduce" else arrays)
-            if size > 1:
-                sent[computation][found[2], axes] += round(share(found[2], size) * whole)
+            twice = found[3] and (found[2] != "all-reduce" or found[1].startswith("(("))
+            whole, kind = sum(arrays[len(arrays) // 2 :] if twice else arrays), found[2]
+            if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):  # as a TPU fuses it with a slice
+                whole, kind = whole // len(groups[0]), "reduce-scatter"
+            sent[computation][channel_of(line)] = sends(kind, groups, whole, slices, axes_of(groups, mesh))
+        elif found := TRANSFER.search(line):
+            groups = [[places[device] for device in group] for group in transfer_groups(line)]
+            kind = found[2].lower().replace("_", "-")
+            whole = array_bytes(*ARRAY.findall(found[1])[0])
+            sent[computation][channel_of(line)] = sends(kind, groups, whole, slices, axes_of(groups, mesh))
         if number := NUMBER.search(line):
             numbers[computation].append(int(number[1]))
         called, trips = dict(CALLED.findall(line)), TRIPS.search(line)
+        fused[computation] += [called.pop("calls")] if "calls" in called else []
         for role, name in called.items():
             told = (trips[1] if trips else called.get("condition", "1")) if role == "body" else "1"
             calls[computation].append((name, told))
-    total: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    total: Counter[Sent] = Counter()
+
+    def with_fused(name: str) -> dict[tuple[str, str], dict[Sent, int]]:
+        """What a computation sends. A TPU's is often cut over several fusions, which are of one channel."""
+        parts = {channel: sizes for part in fused[name] for (channel, _), sizes in with_fused(part).items()}
+        return {(channel, ""): sizes for channel, sizes in parts.items()} | sent[name]
 
     def add(name: str, times: int) -> None:
-        total.update({key: times * size for key, size in sent[name].items()})
+        for sizes in with_fused(name).values():
+            total.update({key: times * size for key, size in sizes.items()})
         for inner, told in calls[name]:
             bounds = [int(told)] if told.isdecimal() else numbers[told]
             add(inner, times * (bounds[0] if len(bounds) == 1 else 1))
@@ -63,13 +97,48 @@ def count_collectives(hlo: str, mesh: Mesh) -> Counter[tuple[str, tuple[str, ...
     return total
 
 
-def share(kind: str, size: int) -> float:
-    """Of its result's bytes, what a device sends."""
-    return {
-        "all-reduce": 2 * (size - 1) / size,
-        "reduce-scatter": size - 1,
-        "collective-permute": 1,
-    }.get(kind, (size - 1) / size)
+def channel_of(line: str) -> tuple[str, str]:
+    """A collective's kind with its channel, or without one its name; and its name."""
+    name = line.partition("=")[0].strip()
+    found = re.search(r" ([a-z-]+)\(.*channel_id=(\d+)", line)
+    return " ".join(found.groups()) if found else name, name
+
+
+def sends(
+    kind: str, groups: Sequence[Sequence[int]], result: int, slices: Sequence[int], axes: tuple[str, ...]
+) -> dict[Sent, int]:
+    """The bytes that a device sends so that a collective's result of so many bytes is there.
+
+    Args:
+      slices: of each place its slice.
+    """
+    across = max(len({slices[place] for place in group}) for group in groups)  # slices of a group
+    inside = len(groups[0]) // across  # devices of each
+    if kind in ("all-to-all", "collective-permute"):
+        share = (inside * across - 1) / (inside * across) if kind == "all-to-all" else 1
+        abroad = (across - 1) / across if kind == "all-to-all" else float(across > 1)
+        found = {"links": (share - abroad) * result, "network": abroad * result}
+    else:
+        whole = result * inside * across if kind == "reduce-scatter" else result
+        times = 2 if kind == "all-reduce" else 1
+        found = {
+            "links": times * (inside - 1) / inside * whole,
+            "network": times * (across - 1) / across * whole / inside,
+        }
+    return {Sent(link, kind, axes): round(size) for link, size in found.items() if round(size)}
+
+
+def transfer_groups(line: str) -> list[list[int]]:
+    """The devices, by id, that exchange in a transfer between slices of TPUs."""
+    target = re.search(r"_xla_megascale_target=(\S+?),_xla", line)
+    text = target[1] if target else ""
+    if found := re.findall(r"\{([\d,]+)\}x\{(\d+):(\d+)\}", text):
+        return [
+            [100_000 * int(slice) + device for slice in slices.split(",")]
+            for slices, start, stop in found
+            for device in range(int(start), int(stop) + 1)
+        ]
+    return [[int(device) for device in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", text)]
 
 
 def array_bytes(dtype: str, shape: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import keystr
 
 from bigjax.errors import UserError
@@ -54,7 +54,7 @@ def make_mesh(
             return Mesh(np.array(devices).reshape(sizes), AXES)
         return Mesh(mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True), AXES)
     is_tpu = devices[0].platform == "tpu"
-    slices = {device.slice_index if is_tpu else device.process_index for device in devices}
+    slices = {slice_of(device) for device in devices}
     if dcn_data * dcn_fsdp != len(slices):
         raise UserError(
             f"config.mesh.dcn_data={dcn_data} and dcn_fsdp={dcn_fsdp} multiply to {dcn_data * dcn_fsdp}, which is not "
@@ -64,6 +64,11 @@ def make_mesh(
         sizes, tuple(across.values()), devices, process_is_granule=not is_tpu, allow_split_physical_axes=True
     )
     return Mesh(placed, AXES)
+
+
+def slice_of(device: jax.Device) -> int:
+    """The slice that a TPU belongs to, or the process of another device, which has a GPU's host for its own."""
+    return getattr(device, "slice_index", 0) if device.platform == "tpu" else device.process_index
 
 
 def mesh_sizes(devices: int, sizes: Mapping[str, int], dcn_data: int = 1, dcn_fsdp: int = 1) -> tuple[int, ...]:
@@ -90,7 +95,7 @@ def name_of(path: tuple[Any, ...]) -> str:
     return keystr(path, simple=True, separator="/")
 
 
-def state_shardings(mesh: Mesh, state: Any, rules: Rules = (), zero: int = 3) -> Any:
+def state_shardings(mesh: Mesh | AbstractMesh, state: Any, rules: Rules = (), zero: int = 3) -> Any:
     """A sharding for every array of a train state.
 
     The first rule whose pattern is found in an array's name decides (optimizer state carries its parameter's name, so
@@ -133,7 +138,7 @@ def state_shardings(mesh: Mesh, state: Any, rules: Rules = (), zero: int = 3) ->
     return jax.tree_util.tree_map_with_path(sharding, state)
 
 
-def undivided(mesh: Mesh, spec: Sequence[str | None], shape: Sequence[int]) -> list[tuple[str, int]]:
+def undivided(mesh: Mesh | AbstractMesh, spec: Sequence[str | None], shape: Sequence[int]) -> list[tuple[str, int]]:
     """Which axes of the mesh do not divide which axes of an array."""
     return [(axis, i) for i, axis in enumerate(spec) if axis is not None and shape[i] % mesh.shape[axis]]
 

@@ -52,6 +52,10 @@ def equation_flops(equation: JaxprEqn) -> int:
         # Zeros that a strided convolution's gradient puts between its inputs are not work.
         dilation = math.prod(params["lhs_dilation"])
         return 2 * math.prod(shape_of(equation.outvars[0])) * math.prod(kernel) // (out_features * dilation)
+    if name.startswith("dot_product_attention"):  # cuDNN's, forward with two products and backward with twice as many
+        (batch, length, heads, width), source = shape_of(equation.invars[0]), shape_of(equation.invars[1])
+        square = 4 * batch * heads * length * source[1] * width * (2 if "bwd" in name else 1)
+        return square // 2 if "CAUSAL" in str(params["mask_type"]) else square
     times = params.get("length", 1) if name == "scan" else 1
     branches = [count_flops(inner) for value in params.values() for inner in inner_jaxprs(value)]
     return times * (max(branches, default=0) if name == "cond" else sum(branches))

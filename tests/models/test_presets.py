@@ -52,6 +52,7 @@ ROUNDED = {
     "gpt3-6.7b": (6.7e9, 0.01),
     "gpt3-13b": (13e9, 0.01),
     "gpt3-175b": (175e9, 0.005),
+    "vit-g14": (1011e6, 0.01),
     "transformer-base": (65e6, 0.03),
     "transformer-big": (213e6, 0.01),
 }

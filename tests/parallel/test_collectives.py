@@ -1,6 +1,8 @@
 """What devices send each other: as theory says, and read from the program."""
 
 import json
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,16 +35,93 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 """
 
 
-def test_bytes_are_those_of_a_ring_and_loops_count_as_often_as_they_run():
-    class Places:
-        devices, axis_names = np.zeros((2, 2)), ("data", "fsdp")
+def places(shape, names, slices=1, platform="cpu"):
+    """A mesh of devices that are not there, the slices along its first axis."""
+    size = math.prod(shape)
+    each = size // slices
+    devices = [
+        SimpleNamespace(id=100_000 * (i // each + 1) + i % each, slice_index=i // each, process_index=i // each)
+        for i in range(size)
+    ]
+    for device in devices:
+        device.platform = platform
+    return SimpleNamespace(devices=np.array(devices).reshape(shape), axis_names=names)
 
-    assert count_collectives(HLO, Places()) == {
-        ("all-reduce", ("data", "fsdp")): 2 * 3 / 4 * (40 + 12),
-        ("reduce-scatter", ("data",)): 20,
-        ("collective-permute", ("fsdp",)): 28,
-        ("all-gather", ("fsdp",)): 3 * 128 / 2,
-        ("all-to-all", ("fsdp",)): 5 * 16 / 2,
+
+def test_bytes_are_those_of_a_ring_and_loops_count_as_often_as_they_run():
+    assert count_collectives(HLO, places((2, 2), ("data", "fsdp"))) == {
+        ("links", "all-reduce", ("data", "fsdp")): 2 * 3 / 4 * (40 + 12),
+        ("links", "reduce-scatter", ("data",)): 20,
+        ("links", "collective-permute", ("fsdp",)): 28,
+        ("links", "all-gather", ("fsdp",)): 3 * 128 / 2,
+        ("links", "all-to-all", ("fsdp",)): 5 * 16 / 2,
+    }
+
+
+FUSED = """HloModule step
+%first (p: f32[8]) -> f32[8] {
+  %ag = f32[8]{0} all-gather(%b), channel_id=3, replica_groups={{0,1,2,3}}, dimensions={0}
+}
+
+%second (p: f32[8]) -> f32[8] {
+  %ag.1 = f32[8]{0} all-gather(%b), channel_id=3, replica_groups={{0,1,2,3}}, dimensions={0}
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %a = f32[8] fusion(%p), kind=kCustom, calls=%first
+  %b = f32[8] fusion(%a), kind=kCustom, calls=%second
+  %c = f32[8]{0} all-gather(%b), channel_id=4, replica_groups={{0,1,2,3}}, dimensions={0}
+  %c.clone = f32[8]{0} all-gather(%c), channel_id=4, replica_groups={{0,1,2,3}}, dimensions={0}
+}
+"""
+
+
+def test_what_is_cut_over_fusions_of_one_channel_counts_once():
+    assert sum(count_collectives(FUSED, places((4,), ("fsdp",))).values()) == 3 * 24
+
+
+HOSTS = """HloModule step
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %ar = ((f32[10]{0}), f32[10]{0}) all-reduce-start(%a), replica_groups={{0,1,2,3}}, to_apply=%add
+  %ag = f32[16]{0} all-gather(%b), replica_groups={{0,1,2,3}}, dimensions={0}
+  %rs = f32[5]{0} reduce-scatter(%c), replica_groups={{0,2},{1,3}}, dimensions={0}
+  %aa = f32[4]{0} all-to-all(%d), replica_groups={{0,1,2,3}}, dimensions={0}
+  %cp = f32[7]{0} collective-permute(%e), source_target_pairs={{0,1},{1,2},{2,3},{3,0}}
+}
+"""
+
+
+def test_over_hosts_of_gpus_each_device_sends_its_part_over_the_network():
+    """Two hosts of two: a ring of two in each, then for each of two halves a ring of the hosts."""
+    both, data = ("data", "fsdp"), ("data",)
+    assert count_collectives(HOSTS, places((2, 2), both, slices=2, platform="gpu")) == {
+        ("links", "all-reduce", both): 40,
+        ("network", "all-reduce", both): 20,
+        ("links", "all-gather", both): 32,
+        ("network", "all-gather", both): 16,
+        ("network", "reduce-scatter", data): 20,
+        ("links", "all-to-all", both): 4,
+        ("network", "all-to-all", both): 8,
+        ("network", "collective-permute", both): 28,
+    }
+
+
+TRANSFER = 'is_host_transfer=true, frontend_attributes={{_xla_megascale_target={},_xla_megascale_transfer_type="{}"}}'
+SLICES = f"""HloModule step
+ENTRY %main (p: f32[8]) -> f32[8] {{
+  %ar = f32[10]{{0}} all-reduce(%a), replica_groups={{{{0,1}}}}, to_apply=%add
+  %recv = (f32[6]{{0}}, u32[], token[]) recv(%t), {TRANSFER.format('"{1,2}x{0:1}"', "ALL_REDUCE")}
+  %recv-done = (f32[6]{{0}}, token[]) recv-done(%recv), channel_id=1, {TRANSFER.format("", "ALL_REDUCE")}
+  %recv.1 = (f32[8]{{0}}, u32[], token[]) recv(%t), {TRANSFER.format("{{100000,200000},{100001,200001}}", "ALL_GATHER")}
+}}
+"""
+
+
+def test_slices_of_tpus_are_numbered_each_for_itself_and_send_to_others_by_the_host():
+    assert count_collectives(SLICES, places((2, 2), ("data", "fsdp"), slices=2, platform="tpu")) == {
+        ("links", "all-reduce", ("fsdp",)): 40,
+        ("network", "all-reduce", ("data",)): 24,
+        ("network", "all-gather", ("data",)): 16,
     }
 
 
@@ -74,7 +153,7 @@ def sent(name, overrides):
     sizes = [leaf.size for leaf in jax.tree.leaves(experiment.abstract.params)]
     found = count_collectives(step.as_text(), experiment.mesh)
     kinds = {}
-    for (kind, axes), size in found.items():
+    for (_, kind, _), size in found.items():
         kinds[kind] = kinds.get(kind, 0) + size / (4 * sum(sizes))  # in units of the parameters
     return kinds
 
