@@ -23,11 +23,14 @@ from bigjax.training.setup import set_up
 SGD = {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9}
 IMAGES = {"name": "random_images", "image_size": 32, "num_classes": 10}
 TEXT = {"name": "random_text", "context": 64, "vocab_size": 2000}
+SIZES = {"d_model": 256, "num_layers": 4, "num_heads": 4}
 WORK: dict[str, tuple[int, dict[str, Any], str, dict[str, Any]]] = {
     "cnn": (128, {"name": "cnn"}, "image_classification", IMAGES),
     "resnet": (32, {"name": "resnet", "depth": 18}, "image_classification", IMAGES),
     "lstm": (32, {"name": "rnn", "d_model": 256, "d_hidden": 256}, "language_modelling", TEXT),
-    "gpt": (16, {"name": "gpt", "d_model": 256, "num_layers": 4, "num_heads": 4}, "language_modelling", TEXT),
+    "gpt": (16, {"name": "gpt", **SIZES}, "language_modelling", TEXT),
+    "bert": (16, {"name": "bert", "head": "masked_lm", **SIZES}, "masked_language_modelling", TEXT | {"hidden": True}),
+    "vit": (16, {"name": "vit", "patch_size": 4, **SIZES}, "image_classification", IMAGES),
 }
 
 

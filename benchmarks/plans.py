@@ -37,31 +37,29 @@ def works() -> list[tuple[str, str, dict[str, int]]]:
         overrides |= {} if accumulate == 1 else {"optimizer.accumulate_steps": accumulate}
         found.append((model, topology, overrides | (SHORT if model.startswith("llama") else {})))
 
-    add("gpt3-175b", "v5e:16x16", 6)
+    for model in ("resnet50", "bert-large"):
+        for topology, devices in (("h200:8", 8), ("v5e:4x4", 16), ("v5p:2x2x2", 8), ("v6e:2x4", 8)):
+            add(model, topology, data=devices)
     for shape in SLICES:
         add(CURVE, f"v5e:{shape}")
-    add("resnet50", "h200:8", data=8)
-    add("bert-large", "h200:8", data=8)
     add("vit-g14", "h200:4x8", dcn_data=4, fsdp=8)
-    for mesh in MESHES[1:]:
-        add(CURVE, "v5e:8x8", **mesh)
-    for model in ("resnet50", "bert-large"):
-        for topology, devices in (("v5e:4x4", 16), ("v5p:2x2x2", 8), ("v6e:2x4", 8)):
-            add(model, topology, data=devices)
     add("vit-g14", "v5p:2x4x4")
     add("vit-g14", "v6e:4x8")
-    add("gpt3-175b", "v5p:8x8x8", 3, fsdp=64, tensor=8)
-    add("gpt3-175b", "v6e:16x16", 6)
-    add("gpt3-175b", "h200:32x8", 12, dcn_fsdp=32, tensor=8)
-    add("llama3-8b", "v5p:4x4x4", 4)
     add("llama3-8b", "h200:8x8", 2, dcn_data=8, fsdp=8)
+    add("llama3-8b", "v5p:4x4x4", 4)
     add("llama3-8b", "v5e:8x8", 8)
     add("llama3-8b", "v6e:8x8", 4)
-    add("llama3-70b", "v5p:8x8x8", 2)
-    add("llama3-70b", "2xv5p:8x8x8", 1, dcn_data=2, fsdp=512)
+    add("gpt3-175b", "h200:32x8", 12, dcn_fsdp=32, tensor=8)
+    add("gpt3-175b", "v5e:16x16", 6)
+    add("gpt3-175b", "v5p:8x8x8", 3, fsdp=64, tensor=8)
+    add("gpt3-175b", "v6e:16x16", 6)
     add("llama3-70b", "h200:32x8", 2, dcn_fsdp=32, fsdp=8)
+    add("llama3-70b", "v5p:8x8x8", 2)
     add("llama3-70b", "v6e:16x16", 4)
     add("llama3-70b", "v5e:16x16", 8)
+    for mesh in MESHES[1:]:
+        add(CURVE, "v5e:8x8", **mesh)
+    add("llama3-70b", "2xv5p:8x8x8", 1, dcn_data=2, fsdp=512)
     return found
 
 
