@@ -109,7 +109,7 @@ def keeps(choice: Choice) -> float:
 def estimator(
     config: Mapping[str, Any], topology: Topology, device: Sequence[jax.Device]
 ) -> Callable[[Choice], float | None]:
-    """A function that tells from shapes about how long a step takes with a choice, or None where it cannot fit."""
+    """A function that tells from shapes about how long a step takes, or None where a choice cannot be or cannot fit."""
     chip, remats = CHIPS[topology.kind], KEPT if "remat" in config["model"] else (None,)
     experiments = {remat: set_up(chosen(config, Choice((("data", 1),), 1, remat)), device) for remat in remats}
     first = experiments[None]
@@ -126,7 +126,10 @@ def estimator(
         data, fsdp, tensor = (sizes[axis] for axis in ("data", "fsdp", "tensor"))
         whole = sizes | {"data": data * sizes["dcn_data"], "fsdp": fsdp * sizes["dcn_fsdp"]}
         mesh = AbstractMesh(tuple(whole[axis] for axis in AXES), AXES)
-        shardings = state_shardings(mesh, first.abstract, rules)
+        try:
+            shardings = state_shardings(mesh, first.abstract, rules)
+        except UserError:  # it does not divide the model
+            return None
         state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), first.abstract, shardings)
         mine = positions / (whole["data"] * whole["fsdp"]) / choice.accumulate  # of a microbatch
         parameters = held(state.params)

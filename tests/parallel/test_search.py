@@ -49,6 +49,12 @@ def asked(monkeypatch):
     return every
 
 
+def test_meshes_that_do_not_divide_the_model_are_left_out(asked):
+    said = []
+    search(config(**{"model.d_ff": 1022}), "v5e:2x2", 30, said.append)
+    assert asked and all(dict(given["mesh"])["tensor"] <= 2 for given in asked)
+
+
 def test_what_does_not_fit_rules_out_what_keeps_more_and_what_fits_what_is_slower(asked):
     said = []
     plans = search(config(), "v5e:2x2", 6, said.append)

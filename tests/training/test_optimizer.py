@@ -52,6 +52,14 @@ def test_well_known_optimizers_are_there():
     assert {"sgd", "adam", "adamw", "lamb", "lion", "rmsprop", "adafactor"} <= optimizers().keys()
 
 
+def test_a_first_moment_in_half_the_bytes():
+    optimizer, _ = make_optimizer(section("adamw", mu_dtype="bfloat16"), 10, everything(PARAMS))
+    state = jax.tree.leaves(optimizer.init(PARAMS))
+    numbers = sum(p.size for p in jax.tree.leaves(PARAMS))
+    assert sum(x.nbytes for x in state if x.ndim) == (2 + 4) * numbers
+    close(updates(section("adamw", mu_dtype="bfloat16")), updates(section("adamw")), atol=1e-3 * 0.1)
+
+
 def test_sgd_with_momentum():
     expected = jax.tree.map(lambda g: -0.1 * (1 + 0.9 + 0.81) * g, GRADS)
     close(updates(section(momentum=0.9), count=3), expected)
