@@ -79,7 +79,7 @@ class LanguageModelling(Task):
             sums["penalty"] = (left["penalty"] * mask).sum()
         if "routing" in left:  # of a mixture of experts: what each layer's router said of each token
             balances, tokens = jax.vmap(balance, (0, None))(left["routing"], mask)  # [L], [L, E]
-            sums["penalty"] = model.balance_weight * balances.sum() * sums["weight"]
+            sums["penalty"] = sums.get("penalty", 0) + model.balance_weight * balances.sum() * sums["weight"]
             sums |= {"balance": balances.mean() * sums["weight"], "expert_tokens": tokens}
         return sums, carry
 

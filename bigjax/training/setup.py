@@ -18,9 +18,10 @@ from bigjax import config as config_lib
 from bigjax.data import SOURCES
 from bigjax.data.dataset import Dataset
 from bigjax.errors import UserError, nearest
-from bigjax.models import CUTS_POSITIONS, MODELS, SHARDING
+from bigjax.models import MODELS, SHARDING
 from bigjax.models.target import platform
-from bigjax.parallel.mesh import BATCH, batch_shards, make_mesh, nearest_multiples, state_shardings
+from bigjax.parallel.checks import check_axes, check_batch_size
+from bigjax.parallel.mesh import BATCH, batch_shards, make_mesh, state_shardings
 from bigjax.tasks import TASKS
 from bigjax.tasks.task import Batch, Sums, Task
 from bigjax.training.begin import begin_from, documents_of
@@ -141,7 +142,6 @@ def set_up(config: Mapping[str, Any], devices: Sequence[jax.Device] | None = Non
         check_elastic(mesh, options.batch_size, accumulate)
     dataset = SOURCES[config["data"]["name"]](**arguments(config["data"]))
     complete_model(config, task, dataset)
-    check_experts(config["model"].get("num_experts"), mesh.shape["expert"])
     make_model = model_maker(config)
     abstract_model = nnx.eval_shape(make_model, jax.random.key(0))
     try:
@@ -161,7 +161,7 @@ def set_up(config: Mapping[str, Any], devices: Sequence[jax.Device] | None = Non
 
     sample = dataset.splits["train"].train_batch(0, 0, options.batch_size, slice(0, 1))
     batch = {k: jax.ShapeDtypeStruct((options.batch_size, *v.shape[1:]), v.dtype) for k, v in sample.items()}
-    check_axes(mesh, config["model"]["name"], batch)
+    check_axes(mesh, config["model"], batch)
 
     def first(seed: jax.Array) -> TrainState:
         model = make_model(random_key(seed, "init"))
@@ -242,39 +242,6 @@ def compiler_options(reproducible: bool | str, backend: str) -> dict[str, bool] 
 def arguments(section: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments of a config section."""
     return {key: value for key, value in section.items() if key != "name"}
-
-
-def check_batch_size(batch_size: int, shards: int, accumulate: int) -> None:
-    """Raises UserError unless every device gets equally many rows of every microbatch on every process."""
-    unit = int(np.lcm(shards, jax.process_count())) * accumulate
-    if batch_size % unit:
-        raise UserError(
-            f"config.train.batch_size={batch_size} does not divide into {accumulate} microbatches "
-            f"on {shards} devices; the nearest that does is {nearest_multiples(batch_size, unit)}."
-        )
-
-
-def check_axes(mesh: Mesh, model: str, batch: Mapping[str, Any]) -> None:
-    """Raises UserError where an axis of the mesh would do nothing for a model, or does not divide its positions."""
-    for axis, models in (("tensor", tuple(SHARDING)), ("sequence", CUTS_POSITIONS)):
-        if mesh.shape[axis] > 1 and model not in models:
-            raise UserError(f"config.mesh.{axis} is for {', '.join(models)}, and not for {model}: leave it 1.")
-    n = mesh.shape["sequence"]
-    for name, array in batch.items():
-        if array.ndim == 2 and (length := array.shape[1]) % n:
-            raise UserError(
-                f"config.mesh.sequence={n} does not divide the {length} positions of {name}: "
-                f"{nearest_multiples(length, n)} would do."
-            )
-
-
-def check_experts(num_experts: int | None, devices: int) -> None:
-    """Raises UserError unless every device along the mesh's axis `expert` gets equally many experts."""
-    if devices > 1 and (num_experts is None or num_experts % devices):
-        raise UserError(
-            f"config.mesh.expert={devices} shares out config.model.num_experts, which is {num_experts} and must be a "
-            f"multiple of {devices}: change it, or set config.mesh.expert=1."
-        )
 
 
 def complete_model(config: dict[str, Any], task: Task, dataset: Dataset) -> None:
