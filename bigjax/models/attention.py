@@ -174,9 +174,8 @@ def attend(query: jax.Array, source: KeyValues, mask: jax.Array | None, causal: 
         return ring_attend(query, *source, mask, causal)
     if platform() == "gpu":
         key, value = (x.swapaxes(1, 2) for x in source)  # [B, S, K, H]
-        capability = target().compute_capability
-        if not (reason := no_cudnn(query, key, mask is not None, capability)):
-            return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal, implementation="cudnn")
+        if not (reason := no_cudnn(query, target().compute_capability)):
+            return attend_by_cudnn(query, key, value, mask, causal)
         warn_of_fallback(reason)
     return attend_in_blocks(query, source, mask, causal)
 
@@ -225,17 +224,44 @@ def attend_one(query: jax.Array, source: KeyValues, mask: jax.Array | None) -> j
     return jnp.einsum("bkgs,bksh->bkgh", weights, source.value).reshape(batch, 1, num_heads, width)
 
 
-def no_cudnn(query: jax.Array, key: jax.Array, masked: bool, capability: str) -> str:
+def attend_by_cudnn(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, causal: bool
+) -> jax.Array:
+    """`attend` with keys and values [B, S, K, H]. Trained, cuDNN's lengths are even: odd ones are filled up."""
+    batch, length, source_length = *query.shape[:2], key.shape[1]
+    odd, source_odd = length % 2, source_length % 2
+    seen = source_seen = None
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (*mask.shape[:2], length, source_length))  # which it does not do itself
+        mask = jnp.pad(mask, ((0, 0), (0, 0), (0, odd), (0, source_odd)))
+    elif odd or source_odd:
+        seen, source_seen = (jnp.full(batch, size, jnp.int32) for size in (length, source_length))
+    query, key, value = (
+        jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0)))
+        for x, more in ((query, odd), (key, source_odd), (value, source_odd))
+    )
+    y = jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        mask=mask,
+        is_causal=causal,
+        query_seq_lengths=seen,
+        key_value_seq_lengths=source_seen,
+        implementation="cudnn",
+    )
+    return y[:, :length]
+
+
+def no_cudnn(query: jax.Array, capability: str) -> str:
     """Why cuDNN's attention cannot be used on a GPU of this compute capability, such as "9.0"; empty where it can."""
-    length, source_length, width = query.shape[1], key.shape[1], query.shape[-1]
+    width = query.shape[-1]
     if capability.startswith("gfx") or float(capability) < 8:  # gfx is AMD's
         return f"it needs an NVIDIA GPU of compute capability 8.0 or more, not {capability}"
     if query.dtype not in (jnp.bfloat16, jnp.float16):
         return f"it computes in bfloat16 or float16, not {query.dtype.name} (train.precision)"
     if width % 8 or width > 128:
         return f"its heads are a multiple of 8 and at most 128 wide, not {width}"
-    if masked and (length % 2 or source_length % 2):
-        return f"with a mask its lengths are even, not {length} and {source_length}"
     return ""
 
 

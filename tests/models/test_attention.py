@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from helpers import made, parameters
 
-from bigjax.models.attention import Attention, KeyValues, attend, no_cudnn
+from bigjax.models.attention import Attention, KeyValues, attend, attend_by_cudnn, no_cudnn
 from bigjax.models.rotary import rotary_frequencies, rotate
 
 normal = nnx.initializers.normal(0.5)
@@ -282,12 +282,30 @@ def test_rotary_scaling_that_is_not_known_is_refused(scaling, words):
         ({"width": 12}, "not 12"),
         ({"width": 256}, "not 256"),
         ({"length": 7}, ""),
-        ({"length": 7, "masked": True}, "even, not 7 and 7"),
-        ({"masked": True}, ""),
     ],
 )
 def test_where_cudnn_can_compute(changes, reason):
-    given = {"length": 8, "width": 64, "dtype": jnp.bfloat16, "masked": False, "capability": "9.0"} | changes
+    given = {"length": 8, "width": 64, "dtype": jnp.bfloat16, "capability": "9.0"} | changes
     query = jax.ShapeDtypeStruct((2, given["length"], 4, given["width"]), given["dtype"])
-    found = no_cudnn(query, query, given["masked"], given["capability"])
+    found = no_cudnn(query, given["capability"])
     assert reason in found and bool(reason) == bool(found)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [None, (1, 1, 1), (3, 1, 7), (3, 4, 7)])
+@pytest.mark.parametrize("source_length", [7, 8])
+def test_what_cudnn_is_given_has_even_lengths_and_means_the_same(source_length, masked, causal, monkeypatch):
+    """With XLA in place of cuDNN, which needs a GPU."""
+    rng, given = np.random.default_rng(0), jax.nn.dot_product_attention
+
+    def by_xla(query, key, value, *, mask, implementation, **options):
+        assert implementation == "cudnn" and query.shape[1] % 2 == key.shape[1] % 2 == 0
+        assert mask is None or mask.shape[2:] == (query.shape[1], key.shape[1])
+        return given(query, key, value, mask=mask, implementation="xla", **options)
+
+    query = jnp.float32(rng.normal(size=(3, 7, 4, 8)))
+    key, value = (jnp.float32(rng.normal(size=(3, source_length, 2, 8))) for _ in range(2))
+    mask = None if masked is None else jnp.array(rng.random((*masked, source_length)) < 0.7).at[..., 0].set(True)
+    expected = attend(query, KeyValues(key.swapaxes(1, 2), value.swapaxes(1, 2)), mask, causal)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", by_xla)
+    np.testing.assert_allclose(attend_by_cudnn(query, key, value, mask, causal), expected, atol=1e-5)

@@ -17,7 +17,7 @@ GPT |= {"train.precision": "bfloat16", "model.scan_layers": True}
 
 @pytest.fixture
 def planned(monkeypatch):
-    """Plans a small GPT, and keeps the program's text."""
+    """Plans a config, or a small GPT on a mesh, and keeps the program's text."""
     for name, value in {
         "TPU_SKIP_MDS_QUERY": "1",
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -33,9 +33,9 @@ def planned(monkeypatch):
 
     monkeypatch.setattr("bigjax.parallel.plan.count_collectives", kept)
 
-    def planned(topology, **mesh):
+    def planned(topology, config=None, **mesh):
         overrides = GPT | {f"mesh.{key}": size for key, size in mesh.items()}
-        return plan(read_config("experiments/pydoc_gpt.py", overrides), topology), texts.pop()
+        return plan(config or read_config("experiments/pydoc_gpt.py", overrides), topology), texts.pop()
 
     return planned
 
@@ -88,3 +88,13 @@ def test_a_gpu_program_attends_by_cudnn(planned):
     sent = by_kind(found["sent"]["network"], found["memory"]["parameters"] / 2)
     assert sent.keys() == {"all-reduce"} and 1 <= sent["all-reduce"] < 1.1
     assert found["memory"]["all"] < 2 * 2**30
+
+
+@needs_cuda
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["bert-large", "vit-g14"])
+def test_masks_and_odd_lengths_are_for_cudnn_too(model, planned):
+    """BERT has a mask of its keys, and a ViT a token more than patches."""
+    small = {"model.num_layers": 2, "train.batch_size": 8, "mesh.data": 1, "mesh.fsdp": 2}
+    found, text = planned("h200:2", read_config(f"experiments/large.py:{model}", small))
+    assert found["fits"] and text.count("__cudnn$fmha") >= 2
