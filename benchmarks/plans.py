@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 FILE = Path("docs/plans.json")
-CURVE = "vit-g14"  # what is drawn, over these slices of v5e, and on 64 chips over these meshes
-SLICES = ("4x4", "4x8", "8x8", "8x16")
+CURVE = "llama3-8b"  # what is drawn, on so many hosts of 8 H200, and on one of them over these meshes
+HOSTS = (1, 2, 4, 8)
 MESHES = (
-    {"fsdp": 64},
-    {"data": 2, "fsdp": 32},
-    {"data": 4, "fsdp": 16},
-    {"data": 8, "fsdp": 8},
-    {"data": 16, "fsdp": 4},
+    {"fsdp": 8},
+    {"data": 2, "fsdp": 4},
+    {"data": 4, "fsdp": 2},
+    {"fsdp": 4, "tensor": 2},
+    {"fsdp": 2, "tensor": 4},
 )
-MESHES += ({"fsdp": 32, "tensor": 2}, {"fsdp": 16, "tensor": 4})
 SHORT = {"data.context": 2048}  # Llama 3's context of 8,192 takes the compiler of TPUs more than ten minutes
 
 
@@ -40,12 +39,15 @@ def works() -> list[tuple[str, str, dict[str, int]]]:
     for model in ("resnet50", "bert-large"):
         for topology, devices in (("h200:8", 8), ("v5e:4x4", 16), ("v5p:2x2x2", 8), ("v6e:2x4", 8)):
             add(model, topology, data=devices)
-    for shape in SLICES:
-        add(CURVE, f"v5e:{shape}")
+    for hosts in HOSTS:
+        across = {"dcn_data": hosts} if hosts > 1 else {}
+        add(CURVE, f"h200:{hosts}x8" if hosts > 1 else "h200:8", 16 // hosts, fsdp=8, **across)
+    for mesh in MESHES[1:]:
+        add(CURVE, "h200:8", 16, **mesh)
+    add("vit-g14", "v5e:8x8")
     add("vit-g14", "h200:4x8", dcn_data=4, fsdp=8)
     add("vit-g14", "v5p:2x4x4")
     add("vit-g14", "v6e:4x8")
-    add("llama3-8b", "h200:8x8", 2, dcn_data=8, fsdp=8)
     add("llama3-8b", "v5p:4x4x4", 4)
     add("llama3-8b", "v5e:8x8", 8)
     add("llama3-8b", "v6e:8x8", 4)
@@ -57,8 +59,6 @@ def works() -> list[tuple[str, str, dict[str, int]]]:
     add("llama3-70b", "v5p:8x8x8", 2)
     add("llama3-70b", "v6e:16x16", 4)
     add("llama3-70b", "v5e:16x16", 8)
-    for mesh in MESHES[1:]:
-        add(CURVE, "v5e:8x8", **mesh)
     add("llama3-70b", "2xv5p:8x8x8", 1, dcn_data=2, fsdp=512)
     return found
 
@@ -101,26 +101,24 @@ def draw(plans: list[dict[str, Any]]) -> None:
     """Cost by number of chips, and memory by mesh, of CURVE."""
     from matplotlib.figure import Figure
 
-    ours = [found for found in plans if found["model"] == CURVE and found["topology"].startswith("v5e:")]
-    alone = {f"v5e:{shape}" for shape in SLICES}
-    curve = [f for f in ours if f["topology"] in alone and f["mesh"]["fsdp"] == f["devices"] and "seconds" in f]
-    curve.sort(key=lambda found: found["devices"])
+    ours = [found for found in plans if found["model"] == CURVE and found["topology"].startswith("h200:")]
+    curve = sorted((f for f in ours if f["overrides"]["mesh.fsdp"] == 8), key=lambda found: found["devices"])
     plot = Figure(figsize=(6, 3.6), layout="constrained")
     axes = plot.add_subplot()
     chips = [found["devices"] for found in curve]
     hours = [
-        [f["devices"] * f[key] / f["units"] * 1e9 / 3600 for f in curve] for key in ("step_seconds", "serial_seconds")
+        [f["devices"] * f[key] / f["units"] * 1e12 / 3600 for f in curve] for key in ("step_seconds", "serial_seconds")
     ]
     axes.fill_between(chips, *hours, color="#2f6fdb", alpha=0.2, label="from all overlapped to nothing")
     axes.plot(chips, hours[0], "o-", color="#2f6fdb", label="at least")
     axes.set_xscale("log", base=2)
     axes.set_xticks(chips, map(str, chips))
-    axes.set(xlabel="v5e chips, fsdp over all", ylabel="chip-hours", ylim=(0, None))
-    axes.set_title(f"{CURVE}: chip-hours for 1e9 images", loc="left", fontsize=11)
+    axes.set(xlabel="H200, fsdp within each host of 8", ylabel="GPU-hours", ylim=(0, None))
+    axes.set_title(f"{CURVE}: GPU-hours for 1e12 tokens", loc="left", fontsize=11)
     axes.legend(frameon=False)
     plot.savefig("docs/plan_chips.png", dpi=120)
 
-    bars = [found for found in ours if found["topology"] == "v5e:8x8" and "temporaries" in found["memory"]]
+    bars = [found for found in ours if found["topology"] == "h200:8" and "temporaries" in found["memory"]]
     plot = Figure(figsize=(7.5, 3.8), layout="constrained")
     axes = plot.add_subplot()
     left = [0.0] * len(bars)
@@ -128,9 +126,9 @@ def draw(plans: list[dict[str, Any]]) -> None:
         sizes = [found["memory"][part] / 2**30 for found in bars]
         axes.barh([mesh_of(found) for found in bars], sizes, left=left, color=color, label=part)
         left = [before + size for before, size in zip(left, sizes, strict=True)]
-    axes.axvline(bars[0]["room"] / 2**30, color="#d02b3d", label="of a chip")
+    axes.axvline(bars[0]["room"] / 2**30, color="#d02b3d", label="of a GPU")
     axes.set_xlabel("GiB per device")
-    axes.set_title(f"{CURVE} on 64 v5e: memory by mesh", loc="left", fontsize=11)
+    axes.set_title(f"{CURVE} on 8 H200: memory by mesh", loc="left", fontsize=11)
     plot.legend(loc="outside right center", frameon=False)
     plot.savefig("docs/plan_meshes.png", dpi=120)
 
