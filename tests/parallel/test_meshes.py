@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 from flax import nnx
-from helpers import run_python
+from helpers import HASTY, run_python
 from jax.sharding import AbstractMesh
 from synthetic import FAMILIES, config
 
@@ -62,7 +62,7 @@ def meshes_of(model):
 
 def agrees(family, meshes, **overrides):
     arguments = json.dumps([family, meshes, overrides])
-    alone, found = json.loads(run_python(f"ARGUMENTS = {arguments!r}\n{CODE}", devices=8))
+    alone, found = json.loads(run_python(f"ARGUMENTS = {arguments!r}\n{CODE}", devices=8, **HASTY))
     assert len(alone) == 20 and len(set(alone)) == 20
     for mesh, losses in found.items():
         assert losses == pytest.approx(alone, rel=1e-5), (family, mesh)
