@@ -126,7 +126,7 @@ def test_a_model_that_the_task_cannot_train(refused, tmp_path, config, model, wo
 
 def test_experiment_files(refused, tmp_path):
     assert "did you mean 'experiments/digits_cnn.py'?" in refused("train", "--config=experiments/digit_cnn.py")
-    assert "takes no argument or 'llama', not 'lama'" in refused("train", f"--config={PYDOC}:lama")
+    assert "takes no argument, 'llama' or 'moe', not 'lama'" in refused("train", f"--config={PYDOC}:lama")
     broken = tmp_path / "broken.py"
     broken.write_text("def get_config(:\n")
     assert "line 1 is not Python" in refused("train", f"--config={broken}")
