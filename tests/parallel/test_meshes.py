@@ -70,7 +70,7 @@ def agrees(family, meshes, **overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["bert", "cnn", "gpt", "resnet", "speech_lstm"])
 def test_twenty_steps_agree_with_one_device(family):
     agrees(family, meshes_of(FAMILIES[family][1]))
 
