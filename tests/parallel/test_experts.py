@@ -29,7 +29,7 @@ def run(devices, mesh=None, **model):
     return {
         "steps": steps,
         "flops": experiment.step_flops(),
-        "sent": {" ".join((kind, *axes)): sent for (kind, axes), sent in
+        "sent": {" ".join((kind, *axes)): sent for (_, kind, axes), sent in
                  count_collectives(step.as_text(), experiment.mesh).items()},
         "shards": {name_of(path): leaf.sharding.shard_shape(leaf.shape) for path, leaf in leaves},
     }
