@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bigjax.parallel.mesh import slice_of
+from bigjax.parallel.mesh import slices_of
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 INSTRUCTION = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(KINDS)})(-start)?\(")
@@ -41,7 +41,7 @@ def count_collectives(hlo: str, mesh: Mesh) -> Counter[Sent]:
       hlo: the compiled module's text.
       mesh: whose devices it runs on, in this order.
     """
-    slices = [slice_of(device) for device in mesh.devices.flat]
+    slices = slices_of(list(mesh.devices.flat))
     # TPUs compute in each slice as if it were alone, and send to others what the text calls a host transfer.
     alone = mesh.devices.flat[0].platform == "tpu" and len(set(slices)) > 1
     first = [place for place, slice in enumerate(slices) if slice == slices[0]]

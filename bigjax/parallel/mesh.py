@@ -12,9 +12,9 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import keystr
 
 from bigjax.errors import UserError
+from bigjax.models.target import ROWS
 
 AXES = ("data", "fsdp", "expert", "sequence", "tensor")  # from the one that sends least to the one that sends most
-ROWS = ("data", "fsdp", "expert")  # they share the batch
 BATCH = PartitionSpec(ROWS)
 Rules = Sequence[tuple[Any, ...]]  # a regular expression, and PartitionSpecs
 
@@ -46,43 +46,50 @@ def make_mesh(
       UserError: the sizes do not multiply to the number of devices, or slices.
     """
     devices = jax.devices() if devices is None else devices
-    inside = {"data": data, "fsdp": fsdp, "expert": expert, "sequence": sequence, "tensor": tensor}
-    across = {"data": dcn_data, "fsdp": dcn_fsdp, "expert": 1, "sequence": 1, "tensor": 1}
-    sizes = mesh_sizes(len(devices), inside, dcn_data, dcn_fsdp)
-    if dcn_data * dcn_fsdp == 1:
+    given = {"data": data, "fsdp": fsdp, "tensor": tensor, "sequence": sequence, "expert": expert}
+    sizes = mesh_sizes(given | {"dcn_data": dcn_data, "dcn_fsdp": dcn_fsdp}, len(devices))
+    inside = tuple(sizes[axis] for axis in AXES)
+    across = tuple(sizes.get(f"dcn_{axis}", 1) for axis in AXES)
+    if math.prod(across) == 1:
         if devices[0].platform == "cpu":
-            return Mesh(np.array(devices).reshape(sizes), AXES)
-        return Mesh(mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True), AXES)
-    is_tpu = devices[0].platform == "tpu"
-    slices = {slice_of(device) for device in devices}
-    if dcn_data * dcn_fsdp != len(slices):
+            return Mesh(np.array(devices).reshape(inside), AXES)
+        return Mesh(mesh_utils.create_device_mesh(inside, devices, allow_split_physical_axes=True), AXES)
+    slices = slices_of(devices)
+    if math.prod(across) != len(set(slices)):
         raise UserError(
-            f"config.mesh.dcn_data={dcn_data} and dcn_fsdp={dcn_fsdp} multiply to {dcn_data * dcn_fsdp}, which is not "
-            f"the number of {'slices' if is_tpu else 'processes'}, {len(slices)}."
+            f"config.mesh.dcn_data={across[0]} and dcn_fsdp={across[1]} multiply to {math.prod(across)}, which is not "
+            f"the number of slices of TPUs or hosts of others, {len(set(slices))}."
         )
+    by_process = slices == [device.process_index for device in devices]
     placed = mesh_utils.create_hybrid_device_mesh(
-        sizes, tuple(across.values()), devices, process_is_granule=not is_tpu, allow_split_physical_axes=True
+        inside, across, devices, process_is_granule=by_process, allow_split_physical_axes=True
     )
     return Mesh(placed, AXES)
 
 
-def slice_of(device: jax.Device) -> int:
-    """The slice that a TPU belongs to, or the process of another device, which has a GPU's host for its own."""
-    return getattr(device, "slice_index", 0) if device.platform == "tpu" else device.process_index
+def slices_of(devices: Sequence[jax.Device]) -> list[int]:
+    """Of each device the slice of TPUs, or the host of others, within which it is linked the fastest.
+
+    JAX gives a GPU its host's number for a slice, whatever processes there are on it. Devices that have no slice, or
+    but one as those that programs are only compiled for, are told apart by their processes.
+    """
+    found = [getattr(device, "slice_index", 0) for device in devices]
+    one_slice = len(set(found)) == 1 and devices[0].platform != "tpu"
+    return [device.process_index for device in devices] if one_slice else found
 
 
-def mesh_sizes(devices: int, sizes: Mapping[str, int], dcn_data: int = 1, dcn_fsdp: int = 1) -> tuple[int, ...]:
-    """The sizes of the axes within a slice; raises UserError unless all multiply to the number of devices."""
+def mesh_sizes(sizes: Mapping[str, int], devices: int) -> dict[str, int]:
+    """The sizes with -1 filled in; raises UserError unless they multiply to the number of devices."""
     given = list(sizes.values())
-    if given.count(-1) > 1 or any(size < 1 and size != -1 for size in given) or min(dcn_data, dcn_fsdp) < 1:
+    if given.count(-1) > 1 or any(size < 1 and size != -1 for size in given):
         raise UserError(f"config.mesh takes positive sizes and at most one -1, not {dict(sizes)}.")
-    fixed = math.prod(size for size in given if size != -1) * dcn_data * dcn_fsdp
+    fixed = math.prod(size for size in given if size != -1)
     if (devices % fixed) if -1 in given else (devices != fixed):
         raise UserError(
             f"config.mesh {dict(sizes)} multiplies to {fixed}, which "
             f"{'does not divide' if -1 in given else 'is not'} the number of devices, {devices}."
         )
-    return tuple(devices // fixed if size == -1 else size for size in given)
+    return {axis: devices // fixed if size == -1 else size for axis, size in sizes.items()}
 
 
 def batch_shards(mesh: Mesh) -> int:

@@ -1,6 +1,7 @@
 """The mesh and where arrays lie on it, on eight fake devices in a process of its own."""
 
 import re
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -9,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from bigjax.errors import UserError
 from bigjax.parallel import mesh as mesh_lib
-from bigjax.parallel.mesh import fsdp_spec, make_mesh, name_of
+from bigjax.parallel.mesh import fsdp_spec, make_mesh, name_of, slices_of
 
 EIGHT = """
 import numpy as np, optax
@@ -80,6 +81,23 @@ def test_without_rules_the_largest_axis_that_divides_is_cut(shape, shards, spec)
     assert fsdp_spec(shape, shards) == spec
 
 
+@pytest.mark.parametrize(
+    ("platform", "slices", "processes", "found"),
+    [
+        ("tpu", [0, 0, 1, 1], [0, 1, 2, 3], [0, 0, 1, 1]),
+        ("tpu", [0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]),
+        ("gpu", [0, 0, 1, 1], [0, 1, 2, 3], [0, 0, 1, 1]),  # a process for each GPU, as Slurm starts them
+        ("gpu", [0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]),  # of a topology that is not here
+        ("cpu", None, [0, 0, 1, 1], [0, 0, 1, 1]),
+    ],
+)
+def test_hosts_are_not_processes_where_jax_knows_better(platform, slices, processes, found):
+    devices = [SimpleNamespace(platform=platform, process_index=process) for process in processes]
+    for device, slice_index in zip(devices, slices or (), strict=slices is not None):
+        device.slice_index = slice_index
+    assert slices_of(devices) == found
+
+
 def test_names_of_leaves_are_readable():
     (path, _), *_ = jax.tree_util.tree_leaves_with_path({"blocks": [{"kernel": 1}]})
     assert name_of(path) == "blocks/0/kernel"
@@ -97,7 +115,8 @@ assert shape(data=1, fsdp=8, tensor=1) == (1, 8, 1, 1, 1)
 assert shape(sequence=2, expert=2) == (2, 1, 2, 2, 1)
 assert batch_shards(make_mesh(fsdp=2, tensor=2)) == 4
 assert batch_shards(make_mesh(expert=4, sequence=2)) == 4
-assert "dcn_data=2 and dcn_fsdp=1 multiply to 2, which is not the number of processes, 1" in refused(dcn_data=2)
+assert "dcn_data=2 and dcn_fsdp=1 multiply to 2, which is not the number of slices" in refused(dcn_data=2)
+assert shape(dcn_data=1, data=1, fsdp=-1) == (1, 8, 1, 1, 1)
 assert "multiplies to 3, which does not divide the number of devices, 8" in refused(fsdp=3)
 assert "multiplies to 4, which is not the number of devices, 8" in refused(data=2, fsdp=2)
 
