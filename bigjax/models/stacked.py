@@ -89,7 +89,7 @@ def through_noting(
                 through, params = remembering(layer)
                 x, note = through(params, x, key)
             notes.append(note)
-        return x, jax.tree.map(lambda *notes: jnp.stack(notes), *notes)
+        return x, jax.tree.map(lambda *notes: jnp.stack(notes), *notes) if notes else None
     through, params = remembering(layers)
     keys = None if rngs is None else jax.random.split(rngs.dropout(), depth(params))
 

@@ -167,13 +167,18 @@ def test_hosts_with_addresses_of_their_own_train_as_one(hosts, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("launch", "words"),
-    [(by_slurm, [*GPT, "--config.mesh.data=1", "--config.mesh.fsdp=8"]), (by_open_mpi, LSTM)],
-    ids=["Slurm, fsdp", "Open MPI, data"],
+    ("launch", "words", "mesh"),
+    [
+        (by_slurm, GPT, {"data": 1, "fsdp": 8}),
+        (by_slurm, GPT, {"dcn_data": 2, "data": 1, "fsdp": 4}),  # each process gathers among its own
+        (by_open_mpi, LSTM, {}),
+    ],
+    ids=["Slurm, fsdp", "Slurm, fsdp within each", "Open MPI, data"],
 )
-def test_processes_that_find_each_other_train_as_one_does(launch, words, tmp_path):
+def test_processes_that_find_each_other_train_as_one_does(launch, words, mesh, tmp_path):
     (alone,) = started(tmp_path / "alone", words, count=1)
     assert ended([alone])[0] == [0]
+    words = [*words, *(f"--config.mesh.{axis}={size}" for axis, size in mesh.items())]
     codes, out, errors = ended(started(tmp_path / "run", words, launch=launch))
     assert codes == [0, 0], errors
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(tmp_path / "alone"), rtol=1e-6)
