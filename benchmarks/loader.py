@@ -1,12 +1,13 @@
 """How fast the loader alone is, over real sources and made-up folders of images.
 
-python -m benchmarks.loader
-python -m benchmarks.loader photographs    # 500x375 as ImageNet's, decoded at every step; no other source
+python -m benchmarks.loader [--peers=PYTHON]    # one that has torch and pillow: its DataLoader's rows beside ours
+python -m benchmarks.loader --photographs       # 500x375 as ImageNet's, decoded at every step; no other source
 """
 
+import argparse
 import io
 import os
-import sys
+import subprocess
 import tempfile
 import time
 from functools import partial
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bigjax.data.dataset import Split
+from bigjax.data.dataset import Dataset, Split
 from bigjax.data.decoding import Format
 from bigjax.data.digits import digits
 from bigjax.data.image_folder import image_folder
@@ -83,35 +84,46 @@ def decoding() -> None:
 
 
 def main() -> None:
-    if "photographs" not in sys.argv:
-        tables()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--peers", metavar="PYTHON")
+    parser.add_argument("--photographs", action="store_true")
+    options = parser.parse_args()
+    if not options.photographs:
+        tables(options.peers)
     decoding()
 
 
-def tables() -> None:
-    sources = {
-        "digits, 8x8": digits(),
-        "digits, 8x8, padded crop, flip, cutout": digits(padding=1, flip=True, cutout=2),
-        "digits, 28x28 to random 24x24": digits(image_size=28, crop=24),
-        "pydoc, windows of 128 bytes": pydoc(),
-        "pydoc, streams of 64 bytes": pydoc(context=64, layout="stream"),
-    }
+def tables(peers: str | None) -> None:
+    """Rows a second of every source, and PyTorch's of those that it has."""
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)
         for name in ("train/a", "train/b"):
             (Path(folder) / name).mkdir(parents=True)
             for i in range(1000):
                 Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(Path(folder) / name / f"{i}.jpg")
-        sources["image_folder, 32x32x3, padded crop, flip"] = image_folder(folder, padding=4, crop=32, flip=True)
-        sources["image_folder, the same, decoded at every step"] = image_folder(
-            folder, padding=4, crop=32, flip=True, cache=False
+        images = partial(image_folder, folder, padding=4, crop=32, flip=True)
+        (Path(folder) / "text").write_bytes(rng.bytes(10**7))
+        text = ["windows", f"{folder}/text"]
+        sources: dict[str, tuple[Dataset, list[str]]] = {
+            "digits, 8x8": (digits(), []),
+            "digits, 8x8, padded crop, flip, cutout": (digits(padding=1, flip=True, cutout=2), []),
+            "digits, 28x28 to random 24x24": (digits(image_size=28, crop=24), []),
+            "pydoc, windows of 128 bytes": (pydoc(), text),
+            "pydoc, streams of 64 bytes": (pydoc(context=64, layout="stream"), []),
+            "image_folder, 32x32x3, padded crop, flip": (images(), ["images", f"{folder}/train"]),
+            "image_folder, the same, decoded at every step": (images(cache=False), ["files", f"{folder}/train"]),
+        }
+        print(
+            "| source | rows/s, 1 worker | rows/s, 2 workers | DataLoader, 2 workers | ratio |\n|---|---|---|---|---|"
         )
-        print("| source | rows/s, 1 worker | rows/s, 2 workers |")
-        print("|---|---|---|")
-        for name, dataset in sources.items():
-            print(
-                f"| {name} | {rate(dataset.splits['train'], 1)[0]:,.0f} | {rate(dataset.splits['train'], 2)[0]:,.0f} |"
-            )
+        for name, (dataset, same) in sources.items():
+            one, two = (rate(dataset.splits["train"], workers)[0] for workers in (1, 2))
+            theirs = "|"
+            if peers and same:
+                command = [peers, "-m", "benchmarks.peers.loader", *same]
+                speed = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                theirs = f"{speed:,.0f} | {max(one, two) / speed:.1f}"
+            print(f"| {name} | {one:,.0f} | {two:,.0f} | {theirs} |", flush=True)
 
 
 if __name__ == "__main__":

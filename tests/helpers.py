@@ -14,8 +14,6 @@ from bigjax.training.state import TrainState
 from bigjax.training.step import Program
 
 ROOT = Path(__file__).resolve().parents[1]
-# For programs that run a few times: half the time to compile, where no bit and no second counts.
-HASTY = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
 
 
 def run_python(code, devices=1, **environment):

@@ -15,7 +15,7 @@ GPT = {"name": "gpt", "vocab_size": V, "context": T, **TINY}
 LLAMA = {"positions": "rotary", "norm": "rmsnorm", "mlp": "swiglu", "num_kv_heads": 2, "tied": False}
 IMAGE = {"num_classes": CLASSES, "image_shape": (32, 32, 3)}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "alexnet": ("image_classification", {"name": "alexnet", **IMAGE, "image_shape": (64, 64, 3)}),
+    "alexnet": ("image_classification", {"name": "alexnet", **IMAGE, "image_shape": (64, 64, 3), "hidden": 64}),
     "bert": ("masked_language_modelling", {"name": "bert", "head": "masked_lm", "context": T, "vocab_size": V, **TINY}),
     "cnn": ("image_classification", {"name": "cnn", **IMAGE}),
     "conformer": ("speech_recognition", {"name": "conformer", "vocab_size": V, "num_mels": 8, **TINY}),
@@ -23,11 +23,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt": ("language_modelling", GPT),
     "llama": ("language_modelling", GPT | LLAMA | {"scan_layers": True, "num_layers": 2}),
     "quick_cnn": ("image_classification", {"name": "quick_cnn", **IMAGE}),
-    "resnet": ("image_classification", {"name": "resnet", "depth": 18, **IMAGE}),
-    "rnn": ("language_modelling", {"name": "rnn", "vocab_size": V, "context": T, "d_model": 64}),
+    "resnet": ("image_classification", {"name": "resnet", "depth": 18, "width": 8, **IMAGE}),
+    "rnn": ("language_modelling", {"name": "rnn", "vocab_size": V, "d_model": 64}),
     "rnn_classifier": ("sequence_classification", {"name": "rnn_classifier", "vocab_size": V, "num_classes": CLASSES}),
-    "speech_lstm": ("speech_recognition", {"name": "speech_lstm", "vocab_size": V, "num_mels": 8}),
-    "vgg": ("image_classification", {"name": "vgg", "depth": 11, **IMAGE}),
+    "speech_lstm": ("speech_recognition", {"name": "speech_lstm", "vocab_size": V, "num_mels": 8, "d_hidden": 64}),
+    "vgg": ("image_classification", {"name": "vgg", "depth": 11, "hidden": 64, **IMAGE}),
     "vit": ("image_classification", {"name": "vit", "patch_size": 8, **IMAGE, **TINY}),
 }
 
@@ -116,7 +116,7 @@ def config(family: str, **overrides: Any) -> dict[str, Any]:
         "task": {"name": task},
         "data": {"name": "noise", "task": task, "image_shape": model.get("image_shape")},
         # Adam makes steps of what is only rounding, such as the gradient of a bias that a BatchNorm takes away again.
-        "optimizer": {"name": "sgd", "learning_rate": 1e-2, "warmup_steps": 5}
+        "optimizer": {"name": "sgd", "learning_rate": 1e-3, "warmup_steps": 5}
         if task == "image_classification"
         else {"name": "adamw", "learning_rate": 1e-3, "warmup_steps": 5},
         "train": {"steps": 20, "batch_size": 16},

@@ -3,18 +3,22 @@
     PYTHON -m benchmarks.peers.cifar10_cnn path/to/cifar10 --seed=0
 
 Batches come from `bigjax.data`, which needs no jax: so the two differ in the framework alone, and in the random numbers
-of the initial weights.
+of the initial weights. With --loader=torch those of training come from a DataLoader with two workers, as a user of
+PyTorch would have them; the accuracy's, which are few, still come from `bigjax.data`.
 """
 
 import argparse
 import json
 import math
 import time
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, RandomSampler
 
+from benchmarks.peers.loader import Images
 from bigjax.data.dataset import Batch, Split
 from bigjax.data.image_folder import image_folder
 from bigjax.data.loader import prefetched
@@ -50,6 +54,14 @@ def inputs(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     return image.permute(0, 3, 1, 2), torch.from_numpy(batch["label"]).long()
 
 
+def torch_batches(root: str, steps: int) -> Iterator[Batch]:
+    """Batches of a folder of images, decoded at every step by two processes."""
+    images = Images(f"{root}/train", crop=24)
+    sampler = RandomSampler(images, replacement=True, num_samples=steps * BATCH)
+    for image, label in DataLoader(images, BATCH, sampler=sampler, num_workers=2):
+        yield {"image": image.numpy(), "label": label.numpy()}
+
+
 @torch.no_grad()
 def accuracy(model: nn.Module, split: Split) -> float:
     """Over a whole split."""
@@ -68,6 +80,7 @@ def main() -> None:
     parser.add_argument("root")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=float, default=10)
+    parser.add_argument("--loader", choices=("bigjax", "torch"), default="bigjax")
     options = parser.parse_args()
     start = time.perf_counter()
     torch.manual_seed(options.seed)
@@ -76,7 +89,8 @@ def main() -> None:
     model = CNN().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
     steps = math.ceil(options.epochs * train.steps_per_epoch(BATCH))
-    for batch in prefetched(lambda step: train.train_batch(options.seed, step, BATCH, slice(0, BATCH)), 0, steps, 1):
+    batches = prefetched(lambda step: train.train_batch(options.seed, step, BATCH, slice(0, BATCH)), 0, steps, 1)
+    for batch in torch_batches(options.root, steps) if options.loader == "torch" else batches:
         image, label = inputs(batch)
         loss = F.cross_entropy(model(image), label)
         optimizer.zero_grad(set_to_none=True)

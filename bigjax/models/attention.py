@@ -11,9 +11,10 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.linear import Linear
-from bigjax.models.ring import ring_attend
+from bigjax.models.ring import LEAST, ring_attend
 from bigjax.models.rotary import rotate
 from bigjax.models.target import axis_size, platform, target
+from bigjax.models.tiles import attend_in_tiles
 
 
 class KeyValues(NamedTuple):
@@ -177,38 +178,7 @@ def attend(query: jax.Array, source: KeyValues, mask: jax.Array | None, causal: 
         if not (reason := no_cudnn(query, target().compute_capability)):
             return attend_by_cudnn(query, key, value, mask, causal)
         warn_of_fallback(reason)
-    return attend_in_blocks(query, source, mask, causal)
-
-
-def attend_in_blocks(query: jax.Array, source: KeyValues, mask: jax.Array | None, causal: bool) -> jax.Array:
-    """`attend` by plain products: causal queries in at most 8 blocks, each of which meets only the keys up to its end.
-
-    So nearly half of the products are never computed. Scores and their softmax are float32.
-    """
-    batch, length, num_heads, width = query.shape
-    num_kv_heads, source_length = source.key.shape[1:3]
-    query = (query / math.sqrt(width)).swapaxes(1, 2)
-    query = query.reshape(batch, num_kv_heads, -1, length, width)  # [B, K, N / K, T, H]
-    if mask is not None:
-        mask = jnp.broadcast_to(mask, (batch, num_heads, length, source_length))
-        mask = mask.reshape(batch, num_kv_heads, -1, length, source_length)
-    blocks = []
-    size = 64 * math.ceil(length / 512) if causal else length
-    for start in range(0, length, size):
-        rows = slice(start, min(start + size, length))
-        seen = slice(0, rows.stop if causal else source_length)
-        key, value = source.key[:, :, seen], source.value[:, :, seen]
-        scores = jnp.einsum("bkgth,bksh->bkgts", query[..., rows, :], key, preferred_element_type=jnp.float32)
-        sees = None if mask is None else mask[..., rows, seen]
-        if causal:
-            past = jnp.arange(rows.start, rows.stop)[:, None] >= jnp.arange(seen.stop)
-            sees = past if sees is None else sees & past
-        if sees is not None:
-            scores = jnp.where(sees, scores, jnp.finfo(jnp.float32).min)
-        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-        y = jnp.einsum("bkgts,bksh->bkgth", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
-        blocks.append((y / weights.sum(-1, keepdims=True)).astype(query.dtype))
-    return jnp.concatenate(blocks, axis=3).reshape(batch, num_heads, length, width).swapaxes(1, 2)
+    return attend_in_tiles(query, *source, mask, causal)
 
 
 def attend_one(query: jax.Array, source: KeyValues, mask: jax.Array | None) -> jax.Array:
@@ -219,7 +189,7 @@ def attend_one(query: jax.Array, source: KeyValues, mask: jax.Array | None) -> j
     scores = jnp.einsum("bkgh,bksh->bkgs", query, source.key, preferred_element_type=jnp.float32) / math.sqrt(width)
     if mask is not None:
         mask = jnp.broadcast_to(mask, (batch, num_heads, 1, scores.shape[-1])).reshape(scores.shape)
-        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+        scores = jnp.where(mask, scores, LEAST)
     weights = jax.nn.softmax(scores).astype(query.dtype)
     return jnp.einsum("bkgs,bksh->bkgh", weights, source.value).reshape(batch, 1, num_heads, width)
 

@@ -150,7 +150,7 @@ class Layer(nnx.Module):
         """
         kernel = replicated(self.recurrent.kernel[...].astype(self.dtype))
         kernel = self.dropout(kernel, deterministic=not train, rngs=rngs)
-        x = self.input(over_batch(x)).swapaxes(0, 1)
+        x = over_batch(self.input(over_batch(x))).swapaxes(0, 1)
         mask = None if mask is None else mask.swapaxes(0, 1)
         if self.recurrent.bias is None:
             out, carry = recur(self.step, reverse, kernel, carry, x, None, mask)

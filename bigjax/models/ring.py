@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from bigjax.models.target import ROWS
-
-LEAST = jnp.finfo(jnp.float32).min
+from bigjax.models.tiles import LEAST, grouped, product, tile_gradients
 
 
 class Softmax(NamedTuple):
@@ -52,9 +51,8 @@ def ring_attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Ar
     def local(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
         batch, length, num_heads, width = query.shape
         query = (query / math.sqrt(width)).swapaxes(1, 2).reshape(batch, key.shape[1], -1, length, width)
-        if mask is not None:  # [B, K, G, T, S], each 1 where it is the same for all
-            groups = (mask.shape[1], 1) if mask.shape[1] == 1 else (key.shape[1], -1)
-            mask = mask.reshape(mask.shape[0], *groups, *mask.shape[2:])
+        if mask is not None:
+            mask = grouped(mask, query.shape[1:3])
         return ring(query, key, value, mask, causal).reshape(batch, num_heads, length, width)
 
     return local(query, key, value, mask).swapaxes(1, 2)
@@ -84,7 +82,7 @@ def ring_forward(
         scores = block_scores(query, key, mask, causal, turn)
         greatest = jnp.maximum(sofar.greatest, scores.max(-1, keepdims=True))
         weights, shrink = jnp.exp(scores - greatest), jnp.exp(sofar.greatest - greatest)
-        out = jnp.einsum("bkgts,bksh->bkgth", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+        out = product("bkgts,bksh->bkgth", weights.astype(value.dtype), value)
         total = sofar.total * shrink + weights.sum(-1, keepdims=True)
         return (Softmax(sofar.out * shrink + out, total, greatest), *passed_on(key, value)), None
 
@@ -101,19 +99,14 @@ def ring_backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     """The gradients of queries stay, those of keys and values go round with them and end at home."""
     query, key, value, mask, out, log_total = saved
-    grad32 = grad.astype(jnp.float32)
-    mean = (grad32 * out).sum(-1, keepdims=True)
-    product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+    mean = (grad.astype(jnp.float32) * out).sum(-1, keepdims=True)
 
     def meet(met: tuple[jax.Array, ...], turn: jax.Array) -> tuple[Any, None]:
-        query_grad, key, value, key_grad, value_grad = met
+        query_grad, key, value, *grads = met
         weights = jnp.exp(block_scores(query, key, mask, causal, turn) - log_total)
-        value_grad += product("bkgts,bkgth->bksh", weights.astype(grad.dtype), grad)
-        score_grad = weights * (product("bkgth,bksh->bkgts", grad, value) - mean)
-        score_grad = score_grad.astype(query.dtype)
-        query_grad += product("bkgts,bksh->bkgth", score_grad, key)
-        key_grad += product("bkgts,bkgth->bksh", score_grad, query)
-        return (query_grad, *passed_on(key, value, key_grad, value_grad)), None
+        more = tile_gradients(weights, query, key, value, grad, mean)
+        query_grad, *grads = (total + part for total, part in zip((query_grad, *grads), more, strict=True))
+        return (query_grad, *passed_on(key, value, *grads)), None
 
     zeros = [jnp.zeros_like(x, jnp.float32) for x in (query, key, value)]
     met, _ = jax.lax.scan(meet, (zeros[0], key, value, *zeros[1:]), jnp.arange(ring_size()))
@@ -129,7 +122,7 @@ def block_scores(query: jax.Array, key: jax.Array, mask: jax.Array | None, causa
     here = jax.lax.axis_index("sequence")
     source = (here - turn) % ring_size()  # whose keys they are
     length, source_length = query.shape[3], key.shape[2]
-    scores = jnp.einsum("bkgth,bksh->bkgts", query, key, preferred_element_type=jnp.float32)
+    scores = product("bkgth,bksh->bkgts", query, key)
     if mask is not None:
         sees = jax.lax.dynamic_slice_in_dim(mask, source * source_length, source_length, axis=4)
         scores = jnp.where(sees, scores, LEAST)

@@ -122,6 +122,42 @@ def test_causal_blocks_equal_a_float64_reference(length, packed):
     np.testing.assert_allclose(call(model, jnp.float32(x)), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("length", [33, 150])
+@pytest.mark.parametrize("form", ["causal", "packed", "padded", "headed"])
+def test_tiles_change_nothing(length, form, monkeypatch):
+    """Numbers and gradients of short tiles, with a rest, are those of one block of all, whatever the mask's form."""
+    x = jax.random.normal(jax.random.key(0), (2, length, 6, 4))
+    source = KeyValues(*jax.random.normal(jax.random.key(1), (2, 2, 3, length, 4)))
+    document = jnp.arange(length) < 40
+    mask = {
+        "causal": None,
+        "packed": (document[:, None] == document)[None, None],
+        "padded": (jnp.arange(length) < jnp.array([20, 30])[:, None])[:, None, None],
+        "headed": jax.random.bernoulli(jax.random.key(2), 0.5, (2, 6, length, length)).at[..., 0].set(True),
+    }[form]
+
+    def squares(x, source):
+        y = attend(x, source, mask, form in ("causal", "packed"))
+        return (y**2).sum(), y
+
+    def both():
+        return jax.jit(jax.grad(squares, (0, 1), has_aux=True))(x, source)
+
+    whole = both()
+    monkeypatch.setattr("bigjax.models.tiles.TILE", 16)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5), both(), whole)
+
+
+def test_memory_grows_with_the_length_and_not_with_its_square():
+    def temporaries(length):
+        x = jax.ShapeDtypeStruct((1, length, 4, 8), jnp.float32)
+        source = jax.ShapeDtypeStruct((1, 4, length, 8), jnp.float32)
+        grad = jax.jit(jax.grad(lambda x, *source: attend(x, KeyValues(*source), None, True).sum(), (0, 1, 2)))
+        return grad.lower(x, source, source).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(16384) < 2.5 * temporaries(8192)
+
+
 def test_gradients_through_causal_blocks():
     """Equal those through one block with the causal mask given."""
     x = jax.random.normal(jax.random.key(0), (2, 150, 3, 4))

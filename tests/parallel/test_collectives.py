@@ -144,11 +144,15 @@ def test_groups_of_devices(written, groups):
 CODE = """
 import json
 from bigjax.parallel.collectives import count_collectives
+import synthetic
 from bigjax.run import read_config
 from bigjax.training.setup import set_up
 
 def sent(name, overrides):
-    experiment = set_up(read_config(f"experiments/{name}.py", {"optimizer.warmup_steps": 1} | overrides))
+    if name in synthetic.FAMILIES:
+        experiment = set_up(synthetic.config(name, **overrides))
+    else:
+        experiment = set_up(read_config(f"experiments/{name}.py", {"optimizer.warmup_steps": 1} | overrides))
     step = experiment.jitted_step.trace(experiment.abstract, experiment.abstract_batch).lower().compile()
     sizes = [leaf.size for leaf in jax.tree.leaves(experiment.abstract.params)]
     found = count_collectives(step.as_text(), experiment.mesh)
@@ -164,6 +168,7 @@ digits = text | {"model.hidden": 1024}
 fsdp = {"mesh.data": 1, "mesh.fsdp": 8}
 works = {"gpt": ("pydoc_gpt", gpt), "lstm": ("pydoc_lstm", lstm), "cnn": ("digits_cnn", digits)}
 works["scanned gpt"] = ("pydoc_gpt", gpt | {"model.scan_layers": True})
+works["bidirectional lstm"] = ("speech_lstm", {"model.d_hidden": 320})
 print(json.dumps({work: [sent(name, given), sent(name, given | fsdp)] for work, (name, given) in works.items()}))
 """
 
@@ -179,4 +184,4 @@ def test_a_step_sends_what_theory_says_and_no_activations():
         # XLA's CPU has no reduce-scatter: it reduces all of the gradient and keeps its part.
         assert fsdp.pop("all-reduce") <= 1.1 * gradient, work
         assert 0.8 * 7 / 8 < fsdp.pop("all-gather") <= 2.05 * 7 / 8, work
-        assert sum(fsdp.values()) < 0.1, (work, fsdp)
+        assert sum(fsdp.values()) < 0.02, (work, fsdp)

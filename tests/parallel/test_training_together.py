@@ -165,6 +165,21 @@ def test_hosts_with_addresses_of_their_own_train_as_one(hosts, tmp_path):
     assert result(tmp_path / "run")["params_sha256"] == result(tmp_path / "alone")["params_sha256"]
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder of a run of one process with all devices, by its words."""
+    found = {}
+
+    def run(words):
+        key = tuple(words)
+        if key not in found:
+            found[key] = tmp_path_factory.mktemp("alone") / "run"
+            assert ended(started(found[key], words, count=1))[0] == [0]
+        return found[key]
+
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("launch", "words", "mesh"),
@@ -175,13 +190,12 @@ def test_hosts_with_addresses_of_their_own_train_as_one(hosts, tmp_path):
     ],
     ids=["Slurm, fsdp", "Slurm, fsdp within each", "Open MPI, data"],
 )
-def test_processes_that_find_each_other_train_as_one_does(launch, words, mesh, tmp_path):
-    (alone,) = started(tmp_path / "alone", words, count=1)
-    assert ended([alone])[0] == [0]
+def test_processes_that_find_each_other_train_as_one_does(launch, words, mesh, alone, tmp_path):
+    expected = losses(alone(words))
     words = [*words, *(f"--config.mesh.{axis}={size}" for axis, size in mesh.items())]
     codes, out, errors = ended(started(tmp_path / "run", words, launch=launch))
     assert codes == [0, 0], errors
-    np.testing.assert_allclose(losses(tmp_path / "run"), losses(tmp_path / "alone"), rtol=1e-6)
+    np.testing.assert_allclose(losses(tmp_path / "run"), expected, rtol=1e-6)
     assert "params_sha256" in out[0] and "params_sha256" not in out[1]  # one of them speaks
     assert (tmp_path / "run/report.html").exists()
 
