@@ -44,7 +44,7 @@ def attend_in_tiles(
     return y.reshape(batch, num_heads, length, width).swapaxes(1, 2)
 
 
-def grouped(mask: jax.Array, heads: tuple[int, int]) -> jax.Array:
+def grouped(mask: jax.Array, heads: tuple[int, ...]) -> jax.Array:
     """A mask that broadcasts to [B, N, T, S] as [B, K, G, T, S], each 1 where it is the same for all."""
     mask = jnp.expand_dims(mask, range(4 - mask.ndim))
     return mask.reshape(mask.shape[0], *((1, 1) if mask.shape[1] == 1 else heads), *mask.shape[2:])
@@ -95,10 +95,10 @@ def over_tiles(
     def cut(x: jax.Array) -> jax.Array:  # [..., T, X] to [T / TILE, ..., TILE, X]
         return jnp.moveaxis(x.reshape(*x.shape[:-2], -1, TILE, x.shape[-1]), -3, 0)
 
-    each = mask is not None and mask.shape[3] > 1
-    tiles = (first + jnp.arange(0, rows, TILE), cut(mask) if each else None, *map(cut, arrays))
+    masks = cut(mask) if mask is not None and mask.shape[3] > 1 else None
+    tiles = (first + jnp.arange(0, rows, TILE), masks, *map(cut, arrays))
     carry, found = jax.lax.scan(
-        lambda c, tile: function(c, tile[0], tile[1] if each else mask, *tile[2:]), carry, tiles
+        lambda sums, tile: function(sums, tile[0], mask if masks is None else tile[1], *tile[2:]), carry, tiles
     )
     return carry, jax.tree.map(lambda y: jnp.moveaxis(y, 0, 3).reshape(*y.shape[1:4], rows, y.shape[-1]), found)
 
@@ -160,6 +160,7 @@ def tiled_backward(causal: bool, saved: tuple[Any, ...], grad: jax.Array) -> tup
 
         sums = [key_grad[:, :, seen], value_grad[:, :, seen]]
         arrays = [x[..., rows, :] for x in (query, grad, mean, log_total)]
+        sums, arrays = jax.lax.optimization_barrier((sums, arrays))  # one block after the other
         sums, query_grad = over_tiles(meet, sums, rows.start, seen_by(mask, rows, seen), *arrays)
         key_grad, value_grad = key_grad.at[:, :, seen].set(sums[0]), value_grad.at[:, :, seen].set(sums[1])
         query_grads.append(query_grad)
