@@ -1,10 +1,16 @@
 """Cross-entropy over a vocabulary."""
 
+import math
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from bigjax.models.target import ROWS, axis_size
 
 
 def token_losses(model: Any, x: jax.Array, targets: jax.Array, chunk: int | None = None) -> jax.Array:
@@ -21,18 +27,38 @@ def token_losses(model: Any, x: jax.Array, targets: jax.Array, chunk: int | None
       ValueError: `chunk` does not divide T.
     """
 
-    def of(x: jax.Array, targets: jax.Array) -> jax.Array:
-        logits = model.logits(x).astype(jnp.float32)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    batch, length = targets.shape
+    if chunk is None or chunk >= length:
+        return losses_at_once(model, x, targets)
+    if length % chunk:
+        raise ValueError(f"chunk, {chunk}, does not divide {length} positions")
+    rows, positions = math.prod(axis_size(axis) for axis in ROWS), axis_size("sequence")
+    if rows * positions == 1 or batch % rows or chunk % positions:
+        return losses_in_chunks(model, x, targets, chunk)
 
-    if chunk is None or chunk >= x.shape[1]:
-        return of(x, targets)
-    if x.shape[1] % chunk:
-        raise ValueError(f"chunk, {chunk}, does not divide {x.shape[1]} positions")
+    # Each device loops over its own positions, with weights that are gathered before and a gradient that is reduced
+    # after: the compiler by itself would send both at every turn.
+    graphdef, weights = nnx.split(model)
+    laid = P(ROWS, "sequence")
 
-    # Every so many positions, not one after the other: so each device of a mesh's `sequence` has its share of a chunk.
+    @partial(jax.shard_map, in_specs=(P(), laid, laid), out_specs=laid, axis_names={*ROWS, "sequence"})
+    def local(weights: Any, x: jax.Array, targets: jax.Array) -> jax.Array:
+        weights = jax.lax.pcast(weights, (*ROWS, "sequence"), to="varying")
+        return losses_in_chunks(nnx.merge(graphdef, weights), x, targets, chunk // positions)
+
+    return local(weights, x, targets)
+
+
+def losses_at_once(model: Any, x: jax.Array, targets: jax.Array) -> jax.Array:
+    """As `token_losses` of one chunk."""
+    return optax.softmax_cross_entropy_with_integer_labels(model.logits(x).astype(jnp.float32), targets)
+
+
+def losses_in_chunks(model: Any, x: jax.Array, targets: jax.Array, chunk: int) -> jax.Array:
+    """As `token_losses`, on one device."""
+
     def cut(a: jax.Array) -> jax.Array:
-        return jnp.moveaxis(a.reshape(a.shape[0], chunk, -1, *a.shape[2:]), 2, 0)  # [T / chunk, B, chunk, ...]
+        return jnp.moveaxis(a.reshape(a.shape[0], -1, chunk, *a.shape[2:]), 1, 0)  # [T / chunk, B, chunk, ...]
 
-    losses = jax.lax.map(jax.checkpoint(lambda pair: of(*pair)), (cut(x), cut(targets)))
-    return jnp.moveaxis(losses, 0, 2).reshape(targets.shape)
+    losses = jax.lax.map(jax.checkpoint(lambda pair: losses_at_once(model, *pair)), (cut(x), cut(targets)))
+    return jnp.moveaxis(losses, 0, 1).reshape(targets.shape)

@@ -168,6 +168,7 @@ digits = text | {"model.hidden": 1024}
 fsdp = {"mesh.data": 1, "mesh.fsdp": 8}
 works = {"gpt": ("pydoc_gpt", gpt), "lstm": ("pydoc_lstm", lstm), "cnn": ("digits_cnn", digits)}
 works["scanned gpt"] = ("pydoc_gpt", gpt | {"model.scan_layers": True})
+works["gpt, its loss in chunks"] = ("pydoc_gpt", gpt | {"task.loss_chunk": 16})
 works["bidirectional lstm"] = ("speech_lstm", {"model.d_hidden": 320})
 print(json.dumps({work: [sent(name, given), sent(name, given | fsdp)] for work, (name, given) in works.items()}))
 """

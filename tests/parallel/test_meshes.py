@@ -100,6 +100,11 @@ np.testing.assert_allclose(run(laid, inputs), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
+def test_a_loss_in_chunks_is_that_of_all_on_every_mesh():
+    agrees("gpt", meshes_of(FAMILIES["gpt"][1]), **{"task.loss_chunk": 4})
+
+
+@pytest.mark.slow
 def test_devices_may_share_less_than_the_parameters():
     agrees("llama", {"fsdp 8": MESHES["fsdp 8"]}, **{"optimizer.zero": 2})
 
