@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from bigjax.models.target import ROWS
-from bigjax.models.tiles import LEAST, grouped, product, tile_gradients
+from bigjax.models.tiles import LEAST, grouped, over_tiles, product, tile_gradients, tile_scores
 
 
 class Softmax(NamedTuple):
@@ -79,12 +79,18 @@ def ring_forward(
 
     def meet(met: tuple[Softmax, jax.Array, jax.Array], turn: jax.Array) -> tuple[Any, None]:
         sofar, key, value = met
-        scores = block_scores(query, key, mask, causal, turn)
-        greatest = jnp.maximum(sofar.greatest, scores.max(-1, keepdims=True))
-        weights, shrink = jnp.exp(scores - greatest), jnp.exp(sofar.greatest - greatest)
-        out = product("bkgts,bksh->bkgth", weights.astype(value.dtype), value)
-        total = sofar.total * shrink + weights.sum(-1, keepdims=True)
-        return (Softmax(sofar.out * shrink + out, total, greatest), *passed_on(key, value)), None
+
+        def attend(_: None, first: Any, mask: Any, query: jax.Array, *sofar: jax.Array) -> tuple[None, Softmax]:
+            before = Softmax(*sofar)
+            scores = tile_scores(query, key, mask, first if causal else None)
+            greatest = jnp.maximum(before.greatest, scores.max(-1, keepdims=True))
+            weights, shrink = jnp.exp(scores - greatest), jnp.exp(before.greatest - greatest)
+            out = product("bkgts,bksh->bkgth", weights.astype(value.dtype), value)
+            total = before.total * shrink + weights.sum(-1, keepdims=True)
+            return None, Softmax(before.out * shrink + out, total, greatest)
+
+        _, sofar = over_tiles(attend, None, *place(query, key, mask, turn), query, *sofar)
+        return (sofar, *passed_on(key, value)), None
 
     zeros = jnp.zeros_like(query, jnp.float32)
     one = zeros[..., :1]
@@ -102,11 +108,17 @@ def ring_backward(
     mean = (grad.astype(jnp.float32) * out).sum(-1, keepdims=True)
 
     def meet(met: tuple[jax.Array, ...], turn: jax.Array) -> tuple[Any, None]:
-        query_grad, key, value, *grads = met
-        weights = jnp.exp(block_scores(query, key, mask, causal, turn) - log_total)
-        more = tile_gradients(weights, query, key, value, grad, mean)
-        query_grad, *grads = (total + part for total, part in zip((query_grad, *grads), more, strict=True))
-        return (query_grad, *passed_on(key, value, *grads)), None
+        query_grad, key, value, *sums = met
+
+        def gradients(sums: Any, first: Any, mask: Any, *tile: jax.Array) -> tuple[Any, jax.Array]:
+            query, grad, mean, log_total, query_grad = tile
+            weights = jnp.exp(tile_scores(query, key, mask, first if causal else None) - log_total)
+            more, *grads = tile_gradients(weights, query, key, value, grad, mean)
+            return [total + part for total, part in zip(sums, grads, strict=True)], query_grad + more
+
+        given = (query, grad, mean, log_total, query_grad)
+        sums, query_grad = over_tiles(gradients, sums, *place(query, key, mask, turn), *given)
+        return (query_grad, *passed_on(key, value, *sums)), None
 
     zeros = [jnp.zeros_like(x, jnp.float32) for x in (query, key, value)]
     met, _ = jax.lax.scan(meet, (zeros[0], key, value, *zeros[1:]), jnp.arange(ring_size()))
@@ -117,19 +129,15 @@ def ring_backward(
 ring.defvjp(ring_forward, ring_backward)
 
 
-def block_scores(query: jax.Array, key: jax.Array, mask: jax.Array | None, causal: bool, turn: jax.Array) -> jax.Array:
-    """float32 [B, K, G, T, S] of the keys that have come here after `turn` turns, the least number where unseen."""
+def place(
+    query: jax.Array, key: jax.Array, mask: jax.Array | None, turn: jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    """Of the keys that have come here after `turn` turns: where the first query stands among them, and their mask."""
     here = jax.lax.axis_index("sequence")
     source = (here - turn) % ring_size()  # whose keys they are
-    length, source_length = query.shape[3], key.shape[2]
-    scores = product("bkgth,bksh->bkgts", query, key)
-    if mask is not None:
-        sees = jax.lax.dynamic_slice_in_dim(mask, source * source_length, source_length, axis=4)
-        scores = jnp.where(sees, scores, LEAST)
-    if causal:
-        past = here * length + jnp.arange(length)[:, None] >= source * source_length + jnp.arange(source_length)
-        scores = jnp.where(past, scores, LEAST)
-    return scores
+    length = key.shape[2]
+    mask = None if mask is None else jax.lax.dynamic_slice_in_dim(mask, source * length, length, axis=4)
+    return here * query.shape[3] - source * length, mask
 
 
 def passed_on(*arrays: jax.Array) -> list[jax.Array]:

@@ -85,11 +85,18 @@ def seen_by(mask: jax.Array | None, rows: slice, seen: slice) -> jax.Array | Non
 
 
 def over_tiles(
-    function: Callable[..., tuple[Any, Any]], carry: Any, first: int, mask: jax.Array | None, *arrays: jax.Array
+    function: Callable[..., tuple[Any, Any]],
+    carry: Any,
+    first: int | jax.Array,
+    mask: jax.Array | None,
+    *arrays: jax.Array,
 ) -> tuple[Any, Any]:
-    """Scans `function(carry, first query, mask, *arrays)` over each TILE queries of a block, axis 3 of the arrays."""
+    """Scans `function(carry, first query, mask, *arrays)` over each TILE queries, axis 3 of the arrays.
+
+    Of a number that TILE does not divide it is called once, with all.
+    """
     rows = arrays[0].shape[3]
-    if rows <= TILE:
+    if rows <= TILE or rows % TILE:
         return function(carry, first, mask, *arrays)
 
     def cut(x: jax.Array) -> jax.Array:  # [..., T, X] to [T / TILE, ..., TILE, X]
