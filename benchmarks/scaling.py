@@ -38,7 +38,7 @@ def gpt(**overrides: Any) -> Any:
     from bigjax.run import read_config
     from bigjax.training.setup import set_up
 
-    sizes = SIZES | {key.replace("__", "."): value for key, value in overrides.items()}
+    sizes = SIZES | overrides
     sections = {
         "model": {"name": "gpt", "num_heads": sizes["model.d_model"] // 64},
         "task": {"name": "language_modelling"},
@@ -56,7 +56,7 @@ def step_seconds(**overrides: Any) -> float:
     experiment = gpt(**overrides)
     rows = experiment.options.batch_size
     batch = experiment.to_devices(experiment.dataset.splits["train"].train_batch(0, 0, rows, slice(0, rows)))
-    state, _ = experiment.train_step(experiment.initial_state(), batch)
+    state, _ = jax.block_until_ready(experiment.train_step(experiment.initial_state(), batch))
     times = []
     for _ in range(TURNS):
         start = time.perf_counter()

@@ -13,6 +13,7 @@ V, T, CLASSES = 64, 16, 10
 TINY = {"d_model": 64, "num_layers": 1, "num_heads": 4, "dropout": 0.1}
 GPT = {"name": "gpt", "vocab_size": V, "context": T, **TINY}
 LLAMA = {"positions": "rotary", "norm": "rmsnorm", "mlp": "swiglu", "num_kv_heads": 2, "tied": False}
+STACK = {"scan_layers": True, "num_layers": 2, "dropout": 0.0}  # of stages each microbatch drops by its own key
 IMAGE = {"num_classes": CLASSES, "image_shape": (32, 32, 3)}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "alexnet": ("image_classification", {"name": "alexnet", **IMAGE, "image_shape": (64, 64, 3), "hidden": 64}),
@@ -21,7 +22,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "conformer": ("speech_recognition", {"name": "conformer", "vocab_size": V, "num_mels": 8, **TINY}),
     "encoder_decoder": ("translation", {"name": "encoder_decoder", "vocab_size": V, "d_ff": 256, **TINY}),
     "gpt": ("language_modelling", GPT),
-    "llama": ("language_modelling", GPT | LLAMA | {"scan_layers": True, "num_layers": 2}),
+    "llama": ("language_modelling", GPT | LLAMA | STACK),
     "quick_cnn": ("image_classification", {"name": "quick_cnn", **IMAGE}),
     "resnet": ("image_classification", {"name": "resnet", "depth": 18, "width": 8, **IMAGE}),
     "rnn": ("language_modelling", {"name": "rnn", "vocab_size": V, "d_model": 64}),

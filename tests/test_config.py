@@ -92,7 +92,7 @@ def test_overrides_win_and_defaults_fill_in():
     assert whole["train"]["eval_every"] == 500
     assert whole["task"]["mean"] == (0.3,)
     assert whole["mesh"] == {"data": -1} | dict.fromkeys(
-        ("fsdp", "tensor", "sequence", "expert", "dcn_data", "dcn_fsdp"), 1
+        ("fsdp", "tensor", "sequence", "expert", "pipeline", "dcn_data", "dcn_fsdp"), 1
     )
 
 

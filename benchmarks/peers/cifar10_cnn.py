@@ -3,20 +3,22 @@
     PYTHON -m benchmarks.peers.cifar10_cnn path/to/cifar10 --seed=0
 
 Batches come from `bigjax.data`, which needs no jax: so the two differ in the framework alone, and in the random numbers
-of the initial weights. With --loader=torch those of training come from a DataLoader with two workers, as a user of
-PyTorch would have them; the accuracy's, which are few, still come from `bigjax.data`.
+of the initial weights. With --loader=torch they come from a DataLoader with two workers, as a user of PyTorch would
+have them, and no image is held out: beside `bigjax train` with `--config.data.holdout=0`.
 """
 
 import argparse
+import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader
 
 from benchmarks.peers.loader import Images
 from bigjax.data.dataset import Batch, Split
@@ -54,20 +56,22 @@ def inputs(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     return image.permute(0, 3, 1, 2), torch.from_numpy(batch["label"]).long()
 
 
-def torch_batches(root: str, steps: int) -> Iterator[Batch]:
-    """Batches of a folder of images, decoded at every step by two processes."""
-    images = Images(f"{root}/train", crop=24)
-    sampler = RandomSampler(images, replacement=True, num_samples=steps * BATCH)
-    for image, label in DataLoader(images, BATCH, sampler=sampler, num_workers=2):
-        yield {"image": image.numpy(), "label": label.numpy()}
+def torch_batches(images: Images, batch_size: int) -> Iterator[Batch]:
+    """Batches of an epoch, decoded by two processes."""
+    for image, label in DataLoader(images, batch_size, shuffle=images.train, num_workers=2):
+        yield {"image": image.numpy(), "label": label.numpy(), "mask": np.ones(len(label), np.float32)}
+
+
+def eval_batches(split: Split) -> Iterator[Batch]:
+    """Batches of a whole split."""
+    return (split.eval_batch(index, 500, slice(0, 500)) for index in range(split.eval_batches(500)))
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, split: Split) -> float:
+def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
     """Over a whole split."""
     correct = total = 0.0
-    for index in range(split.eval_batches(500)):
-        batch = split.eval_batch(index, 500, slice(0, 500))
+    for batch in batches:
         image, label = inputs(batch)
         mask = torch.from_numpy(batch["mask"])
         correct += float(((model(image).argmax(1) == label) * mask).sum())
@@ -84,19 +88,29 @@ def main() -> None:
     options = parser.parse_args()
     start = time.perf_counter()
     torch.manual_seed(options.seed)
-    data = image_folder(options.root, crop=24, flip=True)
-    train = data.splits["train"]
+    batches: Iterable[Batch]
+    held_out: dict[str, Iterable[Batch]]
+    if options.loader == "torch":
+        images = Images(f"{options.root}/train", crop=24)
+        steps = math.ceil(options.epochs * math.ceil(len(images) / BATCH))
+        epochs = itertools.chain.from_iterable(torch_batches(images, BATCH) for _ in itertools.count())
+        batches = itertools.islice(epochs, steps)
+        held_out = {"test": torch_batches(Images(f"{options.root}/test", crop=24, train=False), 500)}
+    else:
+        data = image_folder(options.root, crop=24, flip=True)
+        train = data.splits["train"]
+        steps = math.ceil(options.epochs * train.steps_per_epoch(BATCH))
+        batches = prefetched(lambda step: train.train_batch(options.seed, step, BATCH, slice(0, BATCH)), 0, steps, 1)
+        held_out = {name: eval_batches(data.splits[name]) for name in ("validation", "test")}
     model = CNN().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
-    steps = math.ceil(options.epochs * train.steps_per_epoch(BATCH))
-    batches = prefetched(lambda step: train.train_batch(options.seed, step, BATCH, slice(0, BATCH)), 0, steps, 1)
-    for batch in torch_batches(options.root, steps) if options.loader == "torch" else batches:
+    for batch in batches:
         image, label = inputs(batch)
         loss = F.cross_entropy(model(image), label)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-    figures = {split: accuracy(model, data.splits[split]) for split in ("validation", "test")}
+    figures = {name: accuracy(model, given) for name, given in held_out.items()}
     print(json.dumps({"seed": options.seed, **figures, "seconds": round(time.perf_counter() - start, 1)}))
 
 

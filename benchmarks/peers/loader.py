@@ -25,13 +25,16 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
       padding: around an image, of which a part is then taken.
       crop: the side of that part; None is the image's own.
       decoded: all images are held in memory.
+      train: the part is a random one, and perhaps flipped; else it is the middle.
     """
 
-    def __init__(self, root: str, padding: int = 0, crop: int | None = None, *, decoded: bool = False) -> None:
+    def __init__(
+        self, root: str, padding: int = 0, crop: int | None = None, *, decoded: bool = False, train: bool = True
+    ) -> None:
         self.files = sorted(Path(root).glob("*/*.*"))
         names = sorted({path.parent.name for path in self.files})
         self.labels = [names.index(path.parent.name) for path in self.files]
-        self.padding, self.crop = padding, crop
+        self.padding, self.crop, self.train = padding, crop, train
         self.decoded = [self.pixels(i) for i in range(len(self.files))] if decoded else None
 
     def pixels(self, i: int) -> np.ndarray:
@@ -45,7 +48,10 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
         image = torch.from_numpy(self.pixels(i) if self.decoded is None else self.decoded[i])
         side = self.crop or image.shape[0]
         image = torch.nn.functional.pad(image, (0, 0, *(self.padding,) * 4))
-        top, left, flip = (int(torch.randint(n, ())) for n in (image.shape[0] - side + 1, image.shape[1] - side + 1, 2))
+        free = image.shape[0] - side, image.shape[1] - side
+        top, left, flip = free[0] // 2, free[1] // 2, 0
+        if self.train:
+            top, left, flip = (int(torch.randint(n + 1, ())) for n in (*free, 1))
         image = image[top : top + side, left : left + side]
         return image.flip(1) if flip else image, self.labels[i]
 

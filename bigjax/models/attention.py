@@ -11,10 +11,10 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.linear import Linear
-from bigjax.models.ring import LEAST, ring_attend
+from bigjax.models.ring import ring_attend
 from bigjax.models.rotary import rotate
 from bigjax.models.target import axis_size, platform, target
-from bigjax.models.tiles import attend_in_tiles
+from bigjax.models.tiles import LEAST, attend_in_tiles
 
 
 class KeyValues(NamedTuple):
@@ -237,5 +237,5 @@ def no_cudnn(query: jax.Array, capability: str) -> str:
 
 @cache
 def warn_of_fallback(reason: str) -> None:
-    """Says once that attention will need memory for every pair of positions."""
-    warnings.warn(f"Attention does without cuDNN and takes memory for T x T scores: {reason}.", stacklevel=2)
+    """Says once that attention will take longer than it could."""
+    warnings.warn(f"Attention does without cuDNN, which would be quicker: {reason}.", stacklevel=2)

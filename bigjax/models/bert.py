@@ -172,7 +172,7 @@ class BERT(nnx.Module):
         x = x + self.types(jnp.zeros_like(tokens) if types is None else types)  # [B, T, D]
         x = self.dropout(self.norm(x), deterministic=not train, rngs=rngs)
         seen = over_keys(mask)
-        return through_layers(self.blocks, x, lambda b, x, key: b(x, seen, key), rngs if train else None, self.remat)
+        return through_layers(self.blocks, x, lambda b, *inputs: b(*inputs), rngs if train else None, self.remat, seen)
 
 
 def mean_of_tokens(x: jax.Array, mask: jax.Array | None) -> jax.Array:

@@ -97,7 +97,12 @@ class Conformer(nnx.Module):
         distances = jnp.arange(x.shape[1] - 1, -x.shape[1], -1)
         positions = sinusoids(distances, self.frequencies).astype(x.dtype)  # [2 T - 1, D]
         x = through_layers(
-            self.blocks, x, lambda b, x, key: b(x, positions, mask, key), rngs if train else None, self.remat
+            self.blocks,
+            x,
+            lambda b, x, mask, key: b(x, positions, mask, key),
+            rngs if train else None,
+            self.remat,
+            mask,
         )
         return self.head(x), lengths
 

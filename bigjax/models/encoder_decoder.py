@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -110,10 +110,12 @@ class EncoderDecoder(nnx.Module):
         encoded = self.encode(source, source_mask, train=train, rngs=rngs)
         x = self.embed(target, jnp.arange(target.shape[1]), train=train, rngs=rngs)
 
-        def through(block: DecoderBlock, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        def through(block: DecoderBlock, x: jax.Array, rows: Any, key: jax.Array | None) -> jax.Array:
+            encoded, source_mask = rows
             return block(x, encoded, source_mask, key=key)[0]
 
-        return self.logits(through_layers(self.decoder_blocks, x, through, rngs if train else None, self.remat))
+        rows = encoded, source_mask
+        return self.logits(through_layers(self.decoder_blocks, x, through, rngs if train else None, self.remat, rows))
 
     def encode(
         self, source: jax.Array, mask: jax.Array | None = None, *, train: bool = False, rngs: nnx.Rngs | None = None
@@ -122,7 +124,7 @@ class EncoderDecoder(nnx.Module):
         x = self.embed(source, jnp.arange(source.shape[1]), train=train, rngs=rngs)
         seen = over_keys(mask)
         return through_layers(
-            self.encoder_blocks, x, lambda b, x, key: b(x, seen, key), rngs if train else None, self.remat
+            self.encoder_blocks, x, lambda b, *inputs: b(*inputs), rngs if train else None, self.remat, seen
         )
 
     def sources(self, encoded: jax.Array) -> list[KeyValues]:

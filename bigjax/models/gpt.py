@@ -12,7 +12,7 @@ from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, Block, mlp_width
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.linear import Linear
-from bigjax.models.moe import MixtureOfExperts, Routing
+from bigjax.models.moe import MixtureOfExperts
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.stacked import Remat, make_layers, through_noting, unstacked_layers
 from bigjax.models.tied import tied_logits
@@ -217,11 +217,13 @@ class GPT(nnx.Module):
         x = self.dropout(x, deterministic=not train, rngs=rngs)
         if carry is None:
 
-            def through(block: Block, x: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Routing | None]:
-                x, _, routing = block(x, positions, key=key, mask=mask)
+            def through(block: Block, x: jax.Array, rows: Any, key: jax.Array | None) -> tuple[jax.Array, Any]:
+                own, mask = rows
+                x, _, routing = block(x, positions if own is None else own, key=key, mask=mask)
                 return x, routing
 
-            x, routing = through_noting(self.blocks, x, through, rngs if train else None, self.remat)
+            rows = None if positions.ndim == 1 else positions, mask
+            x, routing = through_noting(self.blocks, x, through, rngs if train else None, self.remat, rows)
             if train and routing is not None:
                 self.routing = nnx.Intermediate(routing)
             return self.norm(x), None

@@ -2,10 +2,9 @@
 
 No device ever holds more of a row than its own positions' queries, keys and values, and those of one other (Liu et al.
 2023, "Ring attention with blockwise transformers"). A causal device meets keys after all of its queries, too, and
-computes nothing from them, so that the first of the ring waits for the last.
+computes in vain with them: it would only wait for the last of the ring.
 """
 
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ def ring_attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Ar
       query: [B, T, N, H].
       key: [B, K, S, H], of N / K = G query heads each.
       value: [B, K, S, H].
-      mask: bool, broadcast to [B, N, T, S], or None.
+      mask: bool [B, N, T, S], with axes of 1 but for the keys where it is the same for all; or None.
       causal: query t sees keys 0 to t.
 
     Returns:
@@ -50,9 +49,7 @@ def ring_attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Ar
     @partial(jax.shard_map, in_specs=(P(ROWS, "sequence", heads, None), kept, kept, spec), out_specs=kept)
     def local(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None) -> jax.Array:
         batch, length, num_heads, width = query.shape
-        query = (query / math.sqrt(width)).swapaxes(1, 2).reshape(batch, key.shape[1], -1, length, width)
-        if mask is not None:
-            mask = grouped(mask, query.shape[1:3])
+        query, mask = grouped(query, key.shape[1], mask)
         return ring(query, key, value, mask, causal).reshape(batch, num_heads, length, width)
 
     return local(query, key, value, mask).swapaxes(1, 2)
@@ -66,7 +63,7 @@ def ring(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | N
       query: [B, K, G, T, H], divided by sqrt(H).
       key: [B, K, S, H], this device's own.
       value: likewise.
-      mask: bool [B, K, G, T, n S], of the keys of all n devices, or with axes of 1; or None.
+      mask: bool [B, K, G, T, n S], of the keys of all n devices, or with axes of 1 but for the keys; or None.
       causal: whether a query sees only keys up to its own position.
     """
     return ring_forward(query, key, value, mask, causal)[0]
@@ -112,8 +109,8 @@ def ring_backward(
 
         def gradients(sums: Any, first: Any, mask: Any, *tile: jax.Array) -> tuple[Any, jax.Array]:
             query, grad, mean, log_total, query_grad = tile
-            weights = jnp.exp(tile_scores(query, key, mask, first if causal else None) - log_total)
-            more, *grads = tile_gradients(weights, query, key, value, grad, mean)
+            scores = tile_scores(query, key, mask, first if causal else None)
+            more, *grads = tile_gradients(scores, log_total, query, key, value, grad, mean)
             return [total + part for total, part in zip(sums, grads, strict=True)], query_grad + more
 
         given = (query, grad, mean, log_total, query_grad)

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from bigjax.models.target import over_positions
+from bigjax.models.stages import through_stages
+from bigjax.models.target import axis_size, over_positions
 
 Module = TypeVar("Module", bound=nnx.Module)
 Remat = Literal["nothing_saveable", "dots_saveable", "dots_with_no_batch_dims_saveable"] | None
@@ -39,37 +40,44 @@ def unstacked_layers(layers: Layers) -> list[Any]:
 def through_layers(
     layers: Layers,
     x: jax.Array,
-    call: Callable[[Any, jax.Array, jax.Array | None], jax.Array],
+    call: Callable[[Any, jax.Array, Any, jax.Array | None], jax.Array],
     rngs: nnx.Rngs | None,
     remat: Remat = None,
+    rows: Any = None,
 ) -> jax.Array:
-    """What comes out of the last layer; a stack is compiled once for all of it.
+    """What comes out of the last layer; a stack is compiled once for all of it, and may be cut into stages.
 
     Args:
       layers: from `make_layers`.
       x: what goes into the first.
-      call: takes a layer, what goes into it, and a key for its dropout or None; gives what comes out, of equal shape.
+      call: takes a layer, what goes into it, `rows`, and a key for its dropout or None; gives what comes out, of equal
+        shape.
       rngs: where the keys come from; None is no dropout.
       remat: what of a layer is kept for the backward pass, which computes the rest again: the name of one of
         `jax.checkpoint_policies`; None keeps all that it needs.
+      rows: what else of each row a layer reads, such as a mask: a tree of arrays [B, ...].
     """
-    return through_noting(layers, x, lambda *inputs: (call(*inputs), None), rngs, remat)[0]
+    return through_noting(layers, x, lambda *inputs: (call(*inputs), None), rngs, remat, rows)[0]
 
 
 def through_noting(
     layers: Layers,
     x: jax.Array,
-    call: Callable[[Any, jax.Array, jax.Array | None], tuple[jax.Array, Any]],
+    call: Callable[[Any, jax.Array, Any, jax.Array | None], tuple[jax.Array, Any]],
     rngs: nnx.Rngs | None,
     remat: Remat = None,
+    rows: Any = None,
 ) -> tuple[jax.Array, Any]:
-    """As `through_layers`, where `call` also gives what to note of each layer, a tree of arrays: here [L, ...]."""
+    """As `through_layers`, where `call` also gives what to note of each layer, a tree of arrays: here [L, ...].
 
-    def remembering(layer: Any) -> tuple[Callable[[Any, jax.Array, jax.Array | None], tuple[jax.Array, Any]], Any]:
+    Of stages nothing is noted.
+    """
+
+    def remembering(layer: Any) -> tuple[Callable[[Any, jax.Array, Any, jax.Array | None], tuple[jax.Array, Any]], Any]:
         graphdef, params = nnx.split(layer)
 
-        def through(params: Any, x: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Any]:
-            x, note = call(nnx.merge(graphdef, params), x, key)
+        def through(params: Any, x: jax.Array, rows: Any, key: jax.Array | None) -> tuple[jax.Array, Any]:
+            x, note = call(nnx.merge(graphdef, params), x, rows, key)
             return over_positions(x), note
 
         if remat is not None:
@@ -83,18 +91,20 @@ def through_noting(
         for i, layer in enumerate(layers):
             key = None if keys is None else keys[i]
             if remat is None:
-                x, note = call(layer, x, key)
+                x, note = call(layer, x, rows, key)
                 x = over_positions(x)
             else:
                 through, params = remembering(layer)
-                x, note = through(params, x, key)
+                x, note = through(params, x, rows, key)
             notes.append(note)
         return x, jax.tree.map(lambda *notes: jnp.stack(notes), *notes) if notes else None
     through, params = remembering(layers)
     keys = None if rngs is None else jax.random.split(rngs.dropout(), depth(params))
+    if axis_size("pipeline") > 1:
+        return through_stages(lambda *inputs: through(*inputs)[0], params, x, rows, keys), None
 
     def body(x: jax.Array, layer: tuple[Any, jax.Array | None]) -> tuple[jax.Array, Any]:
-        return through(layer[0], x, layer[1])
+        return through(layer[0], x, rows, layer[1])
 
     return jax.lax.scan(body, x, (params, keys))
 

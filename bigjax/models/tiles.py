@@ -36,18 +36,23 @@ def attend_in_tiles(
       [B, T, N, H].
     """
     batch, length, num_heads, width = query.shape
-    query = (query / math.sqrt(width)).swapaxes(1, 2).reshape(batch, key.shape[1], -1, length, width)
-    if mask is not None:
-        mask = grouped(mask, query.shape[1:3])
+    query, mask = grouped(query, key.shape[1], mask)
     short = max(length, key.shape[2]) <= TILE
     y = forward(query, key, value, mask, causal)[0] if short else tiled(query, key, value, mask, causal)
     return y.reshape(batch, num_heads, length, width).swapaxes(1, 2)
 
 
-def grouped(mask: jax.Array, heads: tuple[int, ...]) -> jax.Array:
-    """A mask that broadcasts to [B, N, T, S] as [B, K, G, T, S], each 1 where it is the same for all."""
-    mask = jnp.expand_dims(mask, range(4 - mask.ndim))
-    return mask.reshape(mask.shape[0], *((1, 1) if mask.shape[1] == 1 else heads), *mask.shape[2:])
+def grouped(query: jax.Array, num_kv_heads: int, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """Queries [B, T, N, H] as [B, K, G, T, H] over sqrt(H).
+
+    And a mask that broadcasts to [B, N, T, S] as [B, K, G, T, S], each 1 where it is the same for all.
+    """
+    batch, length, _, width = query.shape
+    query = (query / math.sqrt(width)).swapaxes(1, 2).reshape(batch, num_kv_heads, -1, length, width)
+    if mask is not None:
+        mask = jnp.expand_dims(mask, range(4 - mask.ndim))
+        mask = mask.reshape(mask.shape[0], *((1, 1) if mask.shape[1] == 1 else query.shape[1:3]), *mask.shape[2:])
+    return query, mask
 
 
 def forward(
@@ -79,7 +84,7 @@ def blocks(length: int, source_length: int, causal: bool) -> list[tuple[slice, s
     return [(slice(*edge), slice(edge[1] if causal else source_length)) for edge in itertools.pairwise(edges)]
 
 
-def seen_by(mask: jax.Array | None, rows: slice, seen: slice) -> jax.Array | None:
+def seen_by(mask: jax.Array | None, rows: slice, seen: slice = slice(None)) -> jax.Array | None:
     """Of a mask what is for these queries and keys."""
     return None if mask is None else mask[..., rows if mask.shape[3] > 1 else slice(1), seen]
 
@@ -91,13 +96,15 @@ def over_tiles(
     mask: jax.Array | None,
     *arrays: jax.Array,
 ) -> tuple[Any, Any]:
-    """Scans `function(carry, first query, mask, *arrays)` over each TILE queries, axis 3 of the arrays.
-
-    Of a number that TILE does not divide it is called once, with all.
-    """
+    """Scans `function(carry, first query, mask, *arrays)` over each TILE queries, axis 3 of the arrays, and a rest."""
     rows = arrays[0].shape[3]
-    if rows <= TILE or rows % TILE:
+    if rows <= TILE:
         return function(carry, first, mask, *arrays)
+    if rest := rows % TILE:
+        whole, last = slice(rows - rest), slice(rows - rest, rows)
+        carry, most = over_tiles(function, carry, first, seen_by(mask, whole), *(x[..., whole, :] for x in arrays))
+        carry, few = function(carry, first + rows - rest, seen_by(mask, last), *(x[..., last, :] for x in arrays))
+        return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=3), most, few)
 
     def cut(x: jax.Array) -> jax.Array:  # [..., T, X] to [T / TILE, ..., TILE, X]
         return jnp.moveaxis(x.reshape(*x.shape[:-2], -1, TILE, x.shape[-1]), -3, 0)
@@ -121,15 +128,26 @@ def tile_scores(query: jax.Array, key: jax.Array, mask: jax.Array | None, first:
 
 
 def tile_gradients(
-    weights: jax.Array, query: jax.Array, key: jax.Array, value: jax.Array, grad: jax.Array, mean: jax.Array
+    scores: jax.Array,
+    log_total: jax.Array,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    grad: jax.Array,
+    mean: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Those of queries, keys and values, float32, by the softmax of their scores.
+    """Those of queries, keys and values, float32, by the softmax of their scores; none by a query that sees no key.
 
     Args:
-      weights: float32 [B, K, G, T, S].
+      scores: float32 [B, K, G, T, S].
+      log_total: of each query the logarithm of its weights' sum over all keys, float32 [B, K, G, T, 1].
+      query: [B, K, G, T, H].
+      key: [B, K, S, H].
+      value: likewise.
       grad: of what the queries got, [B, K, G, T, H].
       mean: the sum of `grad` times what they got of all keys, float32 [B, K, G, T, 1].
     """
+    weights = jnp.where(scores > LEAST, jnp.exp(scores - log_total), 0)
     score_grad = weights * (product("bkgth,bksh->bkgts", grad, value) - mean)
     score_grad = score_grad.astype(query.dtype)
     return (
@@ -161,8 +179,8 @@ def tiled_backward(causal: bool, saved: tuple[Any, ...], grad: jax.Array) -> tup
 
         def meet(sums: Any, first: Any, mask: Any, *tile: jax.Array, keys: Any = keys, values: Any = values) -> Any:
             query, grad, mean, log_total = tile
-            weights = jnp.exp(tile_scores(query, keys, mask, first if causal else None) - log_total)
-            query_grad, *grads = tile_gradients(weights, query, keys, values, grad, mean)
+            scores = tile_scores(query, keys, mask, first if causal else None)
+            query_grad, *grads = tile_gradients(scores, log_total, query, keys, values, grad, mean)
             return [total + more for total, more in zip(sums, grads, strict=True)], query_grad.astype(query.dtype)
 
         sums = [key_grad[:, :, seen], value_grad[:, :, seen]]

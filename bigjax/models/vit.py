@@ -104,5 +104,5 @@ class ViT(nnx.Module):
         if self.cls is not None:
             x = jnp.concatenate([jnp.broadcast_to(self.cls.astype(x.dtype), (x.shape[0], 1, x.shape[2])), x], 1)
         x = self.dropout(x + self.positions.astype(x.dtype), deterministic=not train, rngs=rngs)
-        x = through_layers(self.blocks, x, lambda b, x, key: b(x, key=key)[0], rngs if train else None, self.remat)
+        x = through_layers(self.blocks, x, lambda b, x, _, key: b(x, key=key)[0], rngs if train else None, self.remat)
         return self.norm(x)

@@ -98,10 +98,11 @@ class Whisper(nnx.Module):
         encoded, positions = self.encode(source, train=train, rngs=rngs), jnp.arange(tokens.shape[1])
         x = self.dropout(self.embed(tokens, positions), deterministic=not train, rngs=rngs)
 
-        def through(block: DecoderBlock, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        def through(block: DecoderBlock, x: jax.Array, encoded: jax.Array, key: jax.Array | None) -> jax.Array:
             return block(x, encoded, positions, key=key)[0]
 
-        return self.logits(self.norm(through_layers(self.blocks, x, through, rngs if train else None, self.remat)))
+        x = through_layers(self.blocks, x, through, rngs if train else None, self.remat, encoded)
+        return self.logits(self.norm(x))
 
     def encode(self, source: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Log-mel spectrograms [B, frames, M] to what the decoder listens to, [B, ceil(frames / 2), D]."""
@@ -203,7 +204,7 @@ class Encoder(nnx.Module):
             raise ValueError(f"a spectrogram of more than {2 * context} frames is longer than the model's context")
         x = x + self.positions[:length].astype(x.dtype)
         x = self.dropout(x, deterministic=not train, rngs=rngs)
-        x = through_layers(self.blocks, x, lambda b, x, key: b(x, key=key)[0], rngs if train else None, self.remat)
+        x = through_layers(self.blocks, x, lambda b, x, _, key: b(x, key=key)[0], rngs if train else None, self.remat)
         return self.norm(x)
 
 

@@ -33,6 +33,12 @@ def check_axes(mesh: Mesh, model: Mapping[str, Any], batch: Mapping[str, Any]) -
     for axis, models in (("tensor", tuple(SHARDING)), ("sequence", CUTS_POSITIONS)):
         if mesh.shape[axis] > 1 and model["name"] not in models:
             raise UserError(f"config.mesh.{axis} is for {', '.join(models)}, and not for {model['name']}: leave it 1.")
+    stacked = model.get("scan_layers") and model.get("num_experts") is None
+    if mesh.shape["pipeline"] > 1 and (not stacked or mesh.shape["sequence"] > 1):
+        raise UserError(
+            f"config.mesh.pipeline={mesh.shape['pipeline']} cuts a stack of layers into stages: it takes a model with "
+            "config.model.scan_layers=True and no num_experts, and config.mesh.sequence=1."
+        )
     n = mesh.shape["sequence"]
     for name, array in batch.items():
         if array.ndim == 2 and (length := array.shape[1]) % n:

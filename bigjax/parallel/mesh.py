@@ -12,9 +12,11 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import keystr
 
 from bigjax.errors import UserError
+from bigjax.models.stacked import is_stacked
 from bigjax.models.target import ROWS
 
-AXES = ("data", "fsdp", "expert", "sequence", "tensor")  # from the one that sends least to the one that sends most
+# From the one that sends least to the one that sends most.
+AXES = ("pipeline", "data", "fsdp", "expert", "sequence", "tensor")
 BATCH = PartitionSpec(ROWS)
 Rules = Sequence[tuple[Any, ...]]  # a regular expression, and PartitionSpecs
 
@@ -25,6 +27,7 @@ def make_mesh(
     tensor: int = 1,
     sequence: int = 1,
     expert: int = 1,
+    pipeline: int = 1,
     dcn_data: int = 1,
     dcn_fsdp: int = 1,
     devices: Sequence[jax.Device] | None = None,
@@ -37,6 +40,7 @@ def make_mesh(
       tensor: devices that share the work inside a layer, where the model's rules say how.
       sequence: devices that share the positions of each row (Transformers).
       expert: devices that share the experts of each layer, and the batch (a mixture of experts).
+      pipeline: devices, or groups of them, that each hold a stage of the layers (Transformers with `scan_layers`).
       dcn_data: over how many slices of TPUs, or hosts of GPUs, the replicas go; `data` is within one. The axis `data`
         of the mesh is the product of both.
       dcn_fsdp: likewise of `fsdp`.
@@ -47,7 +51,8 @@ def make_mesh(
     """
     devices = jax.devices() if devices is None else devices
     given = {"data": data, "fsdp": fsdp, "tensor": tensor, "sequence": sequence, "expert": expert}
-    sizes = mesh_sizes(given | {"dcn_data": dcn_data, "dcn_fsdp": dcn_fsdp}, len(devices))
+    given |= {"pipeline": pipeline, "dcn_data": dcn_data, "dcn_fsdp": dcn_fsdp}
+    sizes = mesh_sizes(given, len(devices))
     inside = tuple(sizes[axis] for axis in AXES)
     across = tuple(sizes.get(f"dcn_{axis}", 1) for axis in AXES)
     if math.prod(across) == 1:
@@ -57,7 +62,7 @@ def make_mesh(
     slices = slices_of(devices)
     if math.prod(across) != len(set(slices)):
         raise UserError(
-            f"config.mesh.dcn_data={across[0]} and dcn_fsdp={across[1]} multiply to {math.prod(across)}, which is not "
+            f"config.mesh.dcn_data={dcn_data} and dcn_fsdp={dcn_fsdp} multiply to {math.prod(across)}, which is not "
             f"the number of slices of TPUs or hosts of others, {len(set(slices))}."
         )
     by_process = slices == [device.process_index for device in devices]
@@ -128,9 +133,10 @@ def state_shardings(mesh: Mesh | AbstractMesh, state: Any, rules: Rules = (), ze
     def spec_of(name: str, shape: tuple[int, ...]) -> PartitionSpec:
         if name.startswith("carry"):
             return BATCH
+        stages = "pipeline" if is_stacked(name) and mesh.shape["pipeline"] > 1 else None
         specs = next((specs for pattern, *specs in rules if re.search(pattern, name)), [])
         for spec in specs:
-            whole = (None,) * (len(shape) - len(spec))  # of scanned layers, the axis of layers
+            whole = (stages,) * (len(shape) - len(spec))  # of scanned layers, the axis of layers
             if len(spec) <= len(shape) and not undivided(mesh, (*whole, *spec), shape):
                 return PartitionSpec(*whole, *spec)
         # Of an optimizer's factored state the axes are others than its parameter's.
@@ -140,6 +146,8 @@ def state_shardings(mesh: Mesh | AbstractMesh, state: Any, rules: Rules = (), ze
                 f"config.mesh.{axis}={mesh.shape[axis]} does not divide axis {of} of {name.removeprefix('params/')}, "
                 f"{list(shape)}: {nearest_multiples(shape[of], mesh.shape[axis])} would do."
             )
+        if stages and not undivided(mesh, (stages,), shape):
+            return PartitionSpec(stages, *fsdp_spec(shape[1:], mesh.shape["fsdp"]))
         return fsdp_spec(shape, mesh.shape["fsdp"])
 
     return jax.tree_util.tree_map_with_path(sharding, state)

@@ -122,7 +122,7 @@ def estimator(
     layers, rules = model.get("num_layers", 0), SHARDING.get(model["name"], ())
 
     def estimate(choice: Choice) -> float | None:
-        sizes = {"dcn_data": 1, "dcn_fsdp": 1, "sequence": 1, "expert": 1} | dict(choice.mesh)
+        sizes = dict.fromkeys((*AXES, "dcn_data", "dcn_fsdp"), 1) | dict(choice.mesh)
         data, fsdp, tensor = (sizes[axis] for axis in ("data", "fsdp", "tensor"))
         whole = sizes | {"data": data * sizes["dcn_data"], "fsdp": fsdp * sizes["dcn_fsdp"]}
         mesh = AbstractMesh(tuple(whole[axis] for axis in AXES), AXES)

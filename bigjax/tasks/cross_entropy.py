@@ -36,8 +36,8 @@ def token_losses(model: Any, x: jax.Array, targets: jax.Array, chunk: int | None
     if rows * positions == 1 or batch % rows or chunk % positions:
         return losses_in_chunks(model, x, targets, chunk)
 
-    # Each device loops over its own positions, with weights that are gathered before and a gradient that is reduced
-    # after: the compiler by itself would send both at every turn.
+    # Each device loops over its own positions, with the head gathered before and its gradient reduced after, both
+    # whole in float32 meanwhile: the compiler by itself would send them at every turn. It drops the other weights.
     graphdef, weights = nnx.split(model)
     laid = P(ROWS, "sequence")
 
@@ -55,7 +55,7 @@ def losses_at_once(model: Any, x: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def losses_in_chunks(model: Any, x: jax.Array, targets: jax.Array, chunk: int) -> jax.Array:
-    """As `token_losses`, on one device."""
+    """As `token_losses`, of chunks one after the other."""
 
     def cut(a: jax.Array) -> jax.Array:
         return jnp.moveaxis(a.reshape(a.shape[0], -1, chunk, *a.shape[2:]), 1, 0)  # [T / chunk, B, chunk, ...]

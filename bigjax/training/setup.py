@@ -93,8 +93,9 @@ class Experiment:
 
     def rows(self, batch_size: int) -> slice:
         """The rows of a global batch that this process loads."""
-        share = batch_size // jax.process_count()
-        return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        mine = NamedSharding(self.mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
+        ends = [index[0].indices(batch_size) for index in mine if index]
+        return slice(min(start for start, *_ in ends), max(stop for _, stop, _ in ends))
 
     def to_devices(self, batch: Mapping[str, np.ndarray]) -> Batch:
         """This process's rows as the global batch, laid over the mesh."""

@@ -123,17 +123,20 @@ def test_causal_blocks_equal_a_float64_reference(length, packed):
 
 
 @pytest.mark.parametrize("length", [33, 150])
-@pytest.mark.parametrize("form", ["causal", "packed", "padded", "headed"])
+@pytest.mark.parametrize("form", ["causal", "packed", "padded", "headed", "cross", "empty"])
 def test_tiles_change_nothing(length, form, monkeypatch):
     """Numbers and gradients of short tiles, with a rest, are those of one block of all, whatever the mask's form."""
     x = jax.random.normal(jax.random.key(0), (2, length, 6, 4))
-    source = KeyValues(*jax.random.normal(jax.random.key(1), (2, 2, 3, length, 4)))
-    document = jnp.arange(length) < 40
+    source_length = 70 if form == "cross" else length
+    source = KeyValues(*jax.random.normal(jax.random.key(1), (2, 2, 3, source_length, 4)))
+    document = jnp.arange(length) < length // 2
     mask = {
         "causal": None,
         "packed": (document[:, None] == document)[None, None],
         "padded": (jnp.arange(length) < jnp.array([20, 30])[:, None])[:, None, None],
         "headed": jax.random.bernoulli(jax.random.key(2), 0.5, (2, 6, length, length)).at[..., 0].set(True),
+        "cross": None,
+        "empty": jnp.zeros((2, 1, 1, length), bool).at[0].set(True),  # the second row sees nothing
     }[form]
 
     def squares(x, source):
@@ -145,7 +148,11 @@ def test_tiles_change_nothing(length, form, monkeypatch):
 
     whole = both()
     monkeypatch.setattr("bigjax.models.tiles.TILE", 16)
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5), both(), whole)
+    tiled = both()
+    if form == "empty":  # its keys and values learn nothing, where all of one block would learn from their mean
+        assert all((grads[1] == 0).all() for grads in jax.tree.leaves(tiled[0]))
+        tiled, whole = (jax.tree.map(lambda x: x[0], found) for found in (tiled, whole))
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5), tiled, whole)
 
 
 def test_memory_grows_with_the_length_and_not_with_its_square():

@@ -44,7 +44,7 @@ def specs(mesh, state, rules=SHARDING):
 
 
 def test_a_mesh_over_the_devices_there_are():
-    assert dict(make_mesh().shape) == {"data": 1, "fsdp": 1, "expert": 1, "sequence": 1, "tensor": 1}
+    assert dict(make_mesh().shape) == dict.fromkeys(["pipeline", "data", "fsdp", "expert", "sequence", "tensor"], 1)
     assert mesh_lib.batch_shards(make_mesh()) == 1
 
 
@@ -107,16 +107,17 @@ def test_meshes_of_eight_devices():
     out = run_python(
         EIGHT
         + """
-assert make_mesh().axis_names == ("data", "fsdp", "expert", "sequence", "tensor")
-assert shape() == (8, 1, 1, 1, 1)
-assert shape(fsdp=4) == (2, 4, 1, 1, 1)
-assert shape(data=2, fsdp=-1, tensor=2) == (2, 2, 1, 1, 2)
-assert shape(data=1, fsdp=8, tensor=1) == (1, 8, 1, 1, 1)
-assert shape(sequence=2, expert=2) == (2, 1, 2, 2, 1)
+assert make_mesh().axis_names == ("pipeline", "data", "fsdp", "expert", "sequence", "tensor")
+assert shape() == (1, 8, 1, 1, 1, 1)
+assert shape(fsdp=4) == (1, 2, 4, 1, 1, 1)
+assert shape(data=2, fsdp=-1, tensor=2) == (1, 2, 2, 1, 1, 2)
+assert shape(data=1, fsdp=8, tensor=1) == (1, 1, 8, 1, 1, 1)
+assert shape(sequence=2, expert=2) == (1, 2, 1, 2, 2, 1)
+assert shape(pipeline=2, tensor=2) == (2, 2, 1, 1, 1, 2)
 assert batch_shards(make_mesh(fsdp=2, tensor=2)) == 4
 assert batch_shards(make_mesh(expert=4, sequence=2)) == 4
 assert "dcn_data=2 and dcn_fsdp=1 multiply to 2, which is not the number of slices" in refused(dcn_data=2)
-assert shape(dcn_data=1, data=1, fsdp=-1) == (1, 8, 1, 1, 1)
+assert shape(dcn_data=1, data=1, fsdp=-1) == (1, 1, 8, 1, 1, 1)
 assert "multiplies to 3, which does not divide the number of devices, 8" in refused(fsdp=3)
 assert "multiplies to 4, which is not the number of devices, 8" in refused(data=2, fsdp=2)
 

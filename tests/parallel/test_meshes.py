@@ -4,6 +4,7 @@ The table is shardings.txt; `PYTHONPATH=tests python tests/parallel/test_meshes.
 """
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from flax import nnx
 from helpers import run_python
 from jax.sharding import AbstractMesh
-from synthetic import FAMILIES, config
+from synthetic import FAMILIES, STACK, config
 
 from bigjax.errors import UserError
 from bigjax.models import CUTS_POSITIONS, MODELS, SHARDING
@@ -27,6 +28,7 @@ MESHES = {
     "data 2, tensor 4": {"data": 2, "tensor": 4},
     "data 2, sequence 2, tensor 2": {"data": 2, "sequence": 2, "tensor": 2},
     "data 2, expert 4": {"data": 2, "expert": 4},
+    "pipeline 2, data 4": {"pipeline": 2, "data": 4},
 }
 
 CODE = """
@@ -57,6 +59,7 @@ def meshes_of(model):
     """Those whose axes a model has."""
     axes = {"tensor": model["name"] in SHARDING, "sequence": model["name"] in CUTS_POSITIONS}
     axes["expert"] = bool(model.get("num_experts"))
+    axes["pipeline"] = bool(model.get("scan_layers")) and not axes["expert"]
     return {title: mesh for title, mesh in MESHES.items() if all(axes.get(axis, True) for axis in mesh)}
 
 
@@ -97,6 +100,13 @@ expected = run(state, inputs)
 assert np.abs(expected).max() > 0.1
 np.testing.assert_allclose(run(laid, inputs), expected, rtol=1e-5, atol=1e-5)
 """
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "encoder_decoder"])
+def test_stages_read_masks_and_sources_of_their_microbatch(family):
+    meshes = {"all": {"pipeline": 2, "data": 1, "fsdp": 2, "tensor": 2}}
+    agrees(family, meshes, **{f"model.{key}": value for key, value in STACK.items()})
 
 
 @pytest.mark.slow
@@ -188,7 +198,8 @@ def table():
             cut = {}
             for (path, leaf), sharding in zip(jax.tree_util.tree_leaves_with_path(params), placed, strict=True):
                 sharding.shard_shape(leaf.shape)  # that can be cut so
-                spec = [axis if mesh.shape.get(axis, 1) > 1 else None for axis in sharding.spec]
+                laid = (*sharding.spec, *[None] * (leaf.ndim - len(sharding.spec)))
+                spec = [axis if mesh.shape.get(axis, 1) > 1 else None for axis in laid]
                 if any(spec):
                     pairs = zip(leaf.shape, spec, strict=True)
                     cut[name_of(path)] = ", ".join(f"{size} {axis}" if axis else f"{size}" for size, axis in pairs)
@@ -226,12 +237,18 @@ def test_parameters_lie_where_the_table_says():
             {"mesh.fsdp": 3, "train.batch_size": 24},
             "config.mesh.fsdp=3 does not divide axis 1 of blocks/attention/key/kernel, [2, 64, 32]: 63 or 66 would do.",
         ),
+        (
+            "llama",
+            {"mesh.pipeline": 2, "model.num_layers": 3},
+            "mesh.pipeline=2 does not divide axis 0 of blocks/attention/key/kernel, [3, 64, 32]: 2 or 4 would do.",
+        ),
+        ("gpt", {"mesh.pipeline": 2}, "it takes a model with config.model.scan_layers=True and no num_experts"),
         ("gpt", {"mesh.expert": 2}, "config.mesh.expert=2 shares out config.model.num_experts, which is None"),
     ],
 )
 def test_what_a_mesh_cannot_do_is_refused_by_name(family, overrides, sentence):
-    devices = overrides.get("mesh.tensor", 1) * overrides.get("mesh.sequence", 1) * overrides.get("mesh.expert", 1)
-    devices = jax.devices() * devices * overrides.get("mesh.fsdp", 1)  # they are only counted
+    sizes = [size for key, size in overrides.items() if key.startswith("mesh.")]
+    devices = jax.devices() * math.prod(sizes)  # they are only counted
     with pytest.raises(UserError, match=re.escape(sentence)):
         set_up(config(family, **overrides), devices)
 

@@ -20,7 +20,7 @@ def gradients(x, source, mask, causal):
         return (y**2).sum(), y
     return jax.grad(squares, (0, 1), has_aux=True)(x, source)
 
-T = 128
+T = 136  # of which each of four devices has two tiles and a rest
 x, source = random(0, 2, T, 4, 8), KeyValues(random(1, 2, 2, T, 8), random(2, 2, 2, T, 8))  # 4 heads of 2
 across = KeyValues(random(3, 2, 4, 64, 8), random(4, 2, 4, 64, 8))
 document = jnp.arange(T) < 70

@@ -26,6 +26,7 @@ SHORT = {"epochs": None, "steps": 12, "batch_size": 16, "log_every": 1, "checkpo
 TEXT = ["--config.optimizer.warmup_steps=1", *(f"--config.train.{key}={value}" for key, value in SHORT.items())]
 LSTM = ["--config=experiments/pydoc_lstm.py", "--config.model.d_model=32", "--config.model.d_hidden=64", *TEXT]
 GPT = ["--config=experiments/pydoc_gpt.py", "--config.model.d_model=32", "--config.model.num_layers=2", *TEXT]
+STACK = ["--config.model.scan_layers=True", "--config.model.dropout=0.0"]
 
 
 def free_port():
@@ -186,9 +187,10 @@ def alone(tmp_path_factory):
     [
         (by_slurm, GPT, {"data": 1, "fsdp": 8}),
         (by_slurm, GPT, {"dcn_data": 2, "data": 1, "fsdp": 4}),  # each process gathers among its own
+        (by_slurm, [*GPT, *STACK], {"pipeline": 2, "data": 1, "tensor": 4}),  # both read all rows
         (by_open_mpi, LSTM, {}),
     ],
-    ids=["Slurm, fsdp", "Slurm, fsdp within each", "Open MPI, data"],
+    ids=["Slurm, fsdp", "Slurm, fsdp within each", "Slurm, a stage in each", "Open MPI, data"],
 )
 def test_processes_that_find_each_other_train_as_one_does(launch, words, mesh, alone, tmp_path):
     expected = losses(alone(words))

@@ -55,7 +55,7 @@ def test_config_is_whole_and_manifest_says_what_bits_depend_on(finished):
     manifest = json.loads((finished("gpt") / "manifest.json").read_text())
     assert manifest["versions"]["jax"] == jax.__version__
     assert len(manifest["data_fingerprint"]) == 64
-    assert manifest["mesh"] == dict.fromkeys(["data", "fsdp", "expert", "sequence", "tensor"], 1)
+    assert manifest["mesh"] == dict.fromkeys(["pipeline", "data", "fsdp", "expert", "sequence", "tensor"], 1)
     assert {"python", "platform", "devices", "xla_flags", "git"} <= manifest.keys()
 
 
