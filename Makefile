@@ -23,9 +23,10 @@ lint: $(STAMP)
 
 bench: $(STAMP)  ## the figures of benchmarks/README.md
 	$(BIN)/python -m benchmarks.loop
-	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.loader $(if $(PEERS),--peers=$(PEERS))
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.families
+	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.scaling
 ifdef PEERS  # a Python with torch and transformers
 	$(BIN)/python -m benchmarks.training --peers=$(PEERS)
 	$(BIN)/python -m benchmarks.generation --peers=$(PEERS)

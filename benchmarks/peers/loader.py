@@ -39,7 +39,7 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
 
     def pixels(self, i: int) -> np.ndarray:
         """Of one file, [H, W, 3]."""
-        return np.asarray(Image.open(self.files[i]).convert("RGB"))
+        return np.array(Image.open(self.files[i]).convert("RGB"))
 
     def __len__(self) -> int:
         return len(self.files)
