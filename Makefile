@@ -11,7 +11,7 @@ demo: $(STAMP)  ## train the default experiment
 	$(BIN)/bigjax train --config=experiments/digits_cnn.py
 
 test: $(STAMP)  ## all tests, slow ones included; PYTEST="-k name" runs some
-	$(BIN)/python -m pytest --numprocesses=2 $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(PYTEST)
 
 soak: $(STAMP)  ## kills, damage, changing devices and mutations, for about half an hour; prints figures
 	$(BIN)/python -m tests.faults.soak $(SOAK)
