@@ -16,10 +16,9 @@ from jax.sharding import PartitionSpec as P
 from bigjax.models.target import ROWS, axis_size, laid
 
 
-def num_microbatches(batch_size: int) -> int:
-    """As many as divide what a device has of the batch, and no more than 4 for each stage."""
-    rows = batch_size // math.prod(axis_size(axis) for axis in ROWS)
-    return max(n for n in range(1, 4 * axis_size("pipeline") + 1) if rows % n == 0)
+def num_microbatches(stages: int, rows: int) -> int:
+    """As many as divide the rows that a device has of a batch, and no more than 4 for each stage."""
+    return max(n for n in range(1, 4 * stages + 1) if rows % n == 0)
 
 
 def through_stages(
@@ -38,7 +37,8 @@ def through_stages(
       rows: what else each layer reads, a tree of arrays [B, ...].
       keys: [L], or None; each microbatch drops by a key of its own.
     """
-    stages, count = axis_size("pipeline"), num_microbatches(x.shape[0])
+    stages = axis_size("pipeline")
+    count = num_microbatches(stages, x.shape[0] // math.prod(axis_size(axis) for axis in ROWS))
 
     def cut(a: jax.Array) -> jax.Array:  # every so many rows, so that each device keeps its own; then ticks of nothing
         a = jnp.swapaxes(a.reshape(-1, count, *a.shape[1:]), 0, 1)

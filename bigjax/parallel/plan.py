@@ -9,9 +9,11 @@ from typing import Any
 
 import jax
 
+from bigjax.models.stages import num_microbatches
 from bigjax.models.target import compiling_for
 from bigjax.parallel.chips import CHIPS, Chip, measure_cpu
 from bigjax.parallel.collectives import count_collectives
+from bigjax.parallel.mesh import batch_shards
 from bigjax.parallel.topology import devices_of, read_topology
 from bigjax.training.checkpoint import flatten
 from bigjax.training.setup import Experiment, set_up
@@ -31,8 +33,8 @@ def plan(config: Mapping[str, Any], topology: str) -> dict[str, Any]:
       "compiled", False where the compiler is "missing", and then only what shapes tell; "fits" (None where that is not
       known, or memory has no bound), "room", the bytes of a device's memory, and "compiler", its words where it does
       not; "memory", bytes per device by part; "whole", large parameters that the mesh cuts nowhere; "flops" of a step
-      over all devices, and "model_flops", without what is computed again; "sent", bytes per device by link, kind and
-      axes; "seconds", the least that compute, memory, links and network take; "step_seconds", the longest of them, its
+      over all devices, and "model_flops", without what is computed again; "idle", the share of its time that a stage of
+      a pipeline waits for the others; "sent", bytes per device by link, kind and axes; "seconds", the least that compute, memory, links and network take; "step_seconds", the longest of them, its
       "bound", "mfu", and "units_per_second"; "serial_seconds", their sum.
 
     Raises:
@@ -56,6 +58,7 @@ def plan(config: Mapping[str, Any], topology: str) -> dict[str, Any]:
             "compiled": not missing,
             "flops": flops,
             "model_flops": model_flops(config, devices) or flops,
+            "idle": idle_share(experiment),
             "memory": state_bytes(experiment),
             "whole": whole_parameters(experiment),
             "room": room,
@@ -93,6 +96,13 @@ def model_flops(config: Mapping[str, Any], devices: Sequence[jax.Device]) -> int
     return set_up(plain, devices).step_flops()
 
 
+def idle_share(experiment: Experiment) -> float:
+    """The share of its time that a stage of the layers waits for its first microbatch, and after its last."""
+    stages = experiment.mesh.shape["pipeline"]
+    rows = experiment.options.batch_size // experiment.program.accumulate_steps // batch_shards(experiment.mesh)
+    return (stages - 1) / (num_microbatches(stages, rows) + stages - 1)
+
+
 def held(tree: Any) -> int:
     """Bytes of arrays on each device."""
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -123,7 +133,10 @@ def roofline(found: Mapping[str, Any], chip: Chip) -> dict[str, Any]:
     Memory moves at least once: state in and out, and each temporary written and read. MFU counts the model's FLOPs.
     """
     per_device = {key: found[key] / found["devices"] / chip.flops for key in ("flops", "model_flops")}
-    seconds = {"compute": per_device["flops"], "memory": 2 * found["memory"]["all"] / chip.bandwidth}
+    seconds = {
+        "compute": per_device["flops"] / (1 - found["idle"]),
+        "memory": 2 * found["memory"]["all"] / chip.bandwidth,
+    }
     for link, speed in (("links", chip.links), ("network", chip.network)):
         if sent := found["sent"].get(link):
             seconds[link] = sum(sent.values()) / speed
@@ -164,6 +177,8 @@ def written(found: Mapping[str, Any], budget: float | None = None, price: float 
     lines.append(f"  {'FLOPs per step':24} {found['flops'] / 1e12:10.3f} T")
     if found["model_flops"] < found["flops"]:
         lines.append(f"  {'of them computed anew':24} {(found['flops'] - found['model_flops']) / 1e12:10.3f} T")
+    if found["idle"]:
+        lines.append(f"  a stage of the pipeline waits for {found['idle']:.0%} of its time")
     if "seconds" not in found:
         return "\n".join(lines)
     for link, sent in found["sent"].items():

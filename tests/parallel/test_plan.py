@@ -12,6 +12,7 @@ from helpers import count_parameters
 from bigjax.errors import UserError
 from bigjax.models import MODELS
 from bigjax.models.presets import PRESETS
+from bigjax.models.stages import num_microbatches
 from bigjax.parallel.chips import Chip
 from bigjax.parallel.mesh import AXES
 from bigjax.parallel.plan import model_flops, plan, roofline, written
@@ -57,17 +58,22 @@ def test_a_step_for_fake_devices(tmp_path):
 
 
 def test_a_roofline_by_hand():
-    found = {"flops": 8e12, "model_flops": 6e12, "devices": 4, "units": 600, "memory": {"all": 1e9}}
+    found = {"flops": 8e12, "model_flops": 6e12, "devices": 4, "units": 600, "memory": {"all": 1e9}, "idle": 0.2}
     found["sent"] = {"links": {"all-gather over fsdp": 1e9}, "network": {"all-reduce over data": 3e9}}
     chip = Chip(flops=1e12, memory=2e9, bandwidth=1e10, links=2e9, network=1e9)
     assert roofline(found, chip) == {
-        "seconds": {"compute": 2.0, "memory": 0.2, "links": 0.5, "network": 3.0},
+        "seconds": {"compute": 2.5, "memory": 0.2, "links": 0.5, "network": 3.0},
         "bound": "network",
         "step_seconds": 3.0,
-        "serial_seconds": 5.7,
+        "serial_seconds": 6.2,
         "mfu": pytest.approx(1.5 / 3),
         "units_per_second": 200,
     }
+
+
+@pytest.mark.parametrize(("stages", "rows", "count"), [(2, 4, 4), (2, 8, 8), (2, 64, 8), (4, 12, 12), (2, 11, 1)])
+def test_microbatches_divide_the_rows_of_a_device(stages, rows, count):
+    assert num_microbatches(stages, rows) == count
 
 
 def test_mfu_leaves_out_what_is_computed_again():
