@@ -34,8 +34,9 @@ def plan(config: Mapping[str, Any], topology: str) -> dict[str, Any]:
       known, or memory has no bound), "room", the bytes of a device's memory, and "compiler", its words where it does
       not; "memory", bytes per device by part; "whole", large parameters that the mesh cuts nowhere; "flops" of a step
       over all devices, and "model_flops", without what is computed again; "idle", the share of its time that a stage of
-      a pipeline waits for the others; "sent", bytes per device by link, kind and axes; "seconds", the least that compute, memory, links and network take; "step_seconds", the longest of them, its
-      "bound", "mfu", and "units_per_second"; "serial_seconds", their sum.
+      a pipeline waits for the others; "sent", bytes per device by link, kind and axes; "seconds", the least that
+      compute, memory, links and network take; "step_seconds", the longest of them, its "bound", "mfu", and
+      "units_per_second"; "serial_seconds", their sum.
 
     Raises:
       UserError: there is no such topology, or the config does not fit the devices.
@@ -133,10 +134,8 @@ def roofline(found: Mapping[str, Any], chip: Chip) -> dict[str, Any]:
     Memory moves at least once: state in and out, and each temporary written and read. MFU counts the model's FLOPs.
     """
     per_device = {key: found[key] / found["devices"] / chip.flops for key in ("flops", "model_flops")}
-    seconds = {
-        "compute": per_device["flops"] / (1 - found["idle"]),
-        "memory": 2 * found["memory"]["all"] / chip.bandwidth,
-    }
+    seconds = {"compute": per_device["flops"] / (1 - found["idle"])}
+    seconds["memory"] = 2 * found["memory"]["all"] / chip.bandwidth
     for link, speed in (("links", chip.links), ("network", chip.network)):
         if sent := found["sent"].get(link):
             seconds[link] = sum(sent.values()) / speed

@@ -86,6 +86,7 @@ def test_mfu_leaves_out_what_is_computed_again():
 
 
 FOUND = {"devices": 4, "topology": "v5e:2x2", "mesh": {"data": 4}, "compiled": True, "flops": 1e12, "model_flops": 1e12}
+FOUND["idle"] = 0.0
 
 
 def test_what_fits_is_said_with_what_is_left():
