@@ -13,7 +13,7 @@ V, T, CLASSES = 64, 16, 10
 TINY = {"d_model": 64, "num_layers": 1, "num_heads": 4, "dropout": 0.1}
 GPT = {"name": "gpt", "vocab_size": V, "context": T, **TINY}
 LLAMA = {"positions": "rotary", "norm": "rmsnorm", "mlp": "swiglu", "num_kv_heads": 2, "tied": False}
-STACK = {"scan_layers": True, "num_layers": 2, "dropout": 0.0}  # of stages each microbatch drops by its own key
+STACK = {"scan_layers": True, "num_layers": 4, "dropout": 0.0}  # of stages each microbatch drops by its own key
 IMAGE = {"num_classes": CLASSES, "image_shape": (32, 32, 3)}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "alexnet": ("image_classification", {"name": "alexnet", **IMAGE, "image_shape": (64, 64, 3), "hidden": 64}),

@@ -17,7 +17,7 @@ from bigjax.models.target import ROWS, axis_size, laid
 
 
 def num_microbatches(stages: int, rows: int) -> int:
-    """As many as divide the rows that a device has of a batch, and no more than 4 for each stage."""
+    """As many as divide the rows that each device has of a batch, and no more than 4 for each stage."""
     return max(n for n in range(1, 4 * stages + 1) if rows % n == 0)
 
 
@@ -28,19 +28,21 @@ def through_stages(
     rows: Any,
     keys: jax.Array | None,
 ) -> jax.Array:
-    """What comes out of the last layer, [B, ...].
+    """What comes out of the last layer, [B, ...], its rows shared out over the stages, too, where they divide them.
 
     Args:
-      layer: of one layer's arrays, what goes into it, what else it reads of these rows, and its key for dropout.
+      layer: of one layer's arrays, what goes into it, what else it reads of these rows, and its key for dropout: what
+        comes out, of equal shape and dtype.
       params: arrays of all L layers, [L, ...]; the stages divide them.
       x: what goes into the first, [B, ...].
-      rows: what else each layer reads, a tree of arrays [B, ...].
+      rows: what else each layer reads, a tree of arrays of all B rows, [B, ...].
       keys: [L], or None; each microbatch drops by a key of its own.
     """
     stages = axis_size("pipeline")
-    count = num_microbatches(stages, x.shape[0] // math.prod(axis_size(axis) for axis in ROWS))
+    count = num_microbatches(stages, x.shape[0] // math.prod(map(axis_size, ROWS)))
 
-    def cut(a: jax.Array) -> jax.Array:  # every so many rows, so that each device keeps its own; then ticks of nothing
+    # Every so many rows, so that each device keeps its own; then what only pushes the last out of the later stages.
+    def cut(a: jax.Array) -> jax.Array:
         a = jnp.swapaxes(a.reshape(-1, count, *a.shape[1:]), 0, 1)
         return jnp.concatenate([a, jnp.zeros((stages - 1, *a.shape[1:]), a.dtype)])
 
@@ -64,4 +66,6 @@ def through_stages(
     entering = jax.tree.map(cut, (x, rows))
     nothing = jax.tree.map(lambda a: jnp.zeros((stages, *a.shape[1:]), a.dtype), entering)
     _, out = jax.lax.scan(tick, nothing, (entering, jnp.arange(count + stages - 1)))
-    return jnp.swapaxes(out[stages - 1 :], 0, 1).reshape(x.shape)
+    x = jnp.swapaxes(out[stages - 1 :], 0, 1).reshape(x.shape)
+    shared = (*ROWS, "pipeline")  # or every stage would compute all of what follows
+    return laid(x, P(shared)) if x.shape[0] % math.prod(map(axis_size, shared)) == 0 else x

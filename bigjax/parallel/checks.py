@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from bigjax.errors import UserError
@@ -13,8 +11,8 @@ from bigjax.parallel.mesh import nearest_multiples
 
 
 def check_batch_size(batch_size: int, shards: int, accumulate: int) -> None:
-    """Raises UserError unless every device gets equally many rows of every microbatch on every process."""
-    unit = int(np.lcm(shards, jax.process_count())) * accumulate
+    """Raises UserError unless every device gets equally many rows of every microbatch."""
+    unit = shards * accumulate
     if batch_size % unit:
         raise UserError(
             f"config.train.batch_size={batch_size} does not divide into {accumulate} microbatches "

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -112,7 +112,8 @@ def state_shardings(mesh: Mesh | AbstractMesh, state: Any, rules: Rules = (), ze
 
     The first rule whose pattern is found in an array's name decides (optimizer state carries its parameter's name, so
     it follows the parameter): by the first of its specs whose axes the mesh divides. Without a rule, the largest axis
-    that `fsdp` divides lies along it. Carried recurrent state lies as the batch does.
+    that `fsdp` divides lies along it. Arrays of stacked layers lie along `pipeline`, too, and carried recurrent state
+    lies as the batch does.
 
     Args:
       mesh: from `make_mesh`.
@@ -130,10 +131,20 @@ def state_shardings(mesh: Mesh | AbstractMesh, state: Any, rules: Rules = (), ze
             spec = PartitionSpec(*(None if axis == "fsdp" else axis for axis in spec))
         return NamedSharding(mesh, spec)
 
+    def refuse(name: str, shape: tuple[int, ...], axis: str, of: int) -> NoReturn:
+        raise UserError(
+            f"config.mesh.{axis}={mesh.shape[axis]} does not divide axis {of} of {name.removeprefix('params/')}, "
+            f"{list(shape)}: {nearest_multiples(shape[of], mesh.shape[axis])} would do."
+        )
+
     def spec_of(name: str, shape: tuple[int, ...]) -> PartitionSpec:
         if name.startswith("carry"):
             return BATCH
-        stages = "pipeline" if is_stacked(name) and mesh.shape["pipeline"] > 1 else None
+        stages = "pipeline" if is_stacked(name) and shape and mesh.shape["pipeline"] > 1 else None
+        if stages and undivided(mesh, (stages,), shape):
+            if "opt_state/" not in name:
+                refuse(name, shape, stages, 0)
+            stages = None
         specs = next((specs for pattern, *specs in rules if re.search(pattern, name)), [])
         for spec in specs:
             whole = (stages,) * (len(shape) - len(spec))  # of scanned layers, the axis of layers
@@ -141,12 +152,8 @@ def state_shardings(mesh: Mesh | AbstractMesh, state: Any, rules: Rules = (), ze
                 return PartitionSpec(*whole, *spec)
         # Of an optimizer's factored state the axes are others than its parameter's.
         if specs and "opt_state/" not in name:
-            axis, of = undivided(mesh, (*whole, *spec), shape)[0]
-            raise UserError(
-                f"config.mesh.{axis}={mesh.shape[axis]} does not divide axis {of} of {name.removeprefix('params/')}, "
-                f"{list(shape)}: {nearest_multiples(shape[of], mesh.shape[axis])} would do."
-            )
-        if stages and not undivided(mesh, (stages,), shape):
+            refuse(name, shape, *undivided(mesh, (*whole, *spec), shape)[0])
+        if stages:
             return PartitionSpec(stages, *fsdp_spec(shape[1:], mesh.shape["fsdp"]))
         return fsdp_spec(shape, mesh.shape["fsdp"])
 

@@ -98,7 +98,7 @@ def model_flops(config: Mapping[str, Any], devices: Sequence[jax.Device]) -> int
 
 
 def idle_share(experiment: Experiment) -> float:
-    """The share of its time that a stage of the layers waits for its first microbatch, and after its last."""
+    """Of the time that the layers take, the share that a stage waits for its first microbatch, and after its last."""
     stages = experiment.mesh.shape["pipeline"]
     rows = experiment.options.batch_size // experiment.program.accumulate_steps // batch_shards(experiment.mesh)
     return (stages - 1) / (num_microbatches(stages, rows) + stages - 1)

@@ -19,6 +19,7 @@ from bigjax.training.setup import set_up
 # Of a Transformer's block, the bytes that its backward pass keeps for each position and feature, in 16 bits: all
 # (Korthikanti et al. 2022, equation 2, without scores), the products with parameters, and its input.
 KEPT = {None: 34, "dots_with_no_batch_dims_saveable": 18, "nothing_saveable": 2}
+TRIED = ("data", "fsdp", "tensor")
 ACCUMULATE = (1, 2, 4, 8, 16)
 
 
@@ -48,6 +49,9 @@ def search(config: Mapping[str, Any], topology: str, most: int, say: Callable[[s
     asked = read_topology(topology)
     if asked.kind not in CHIPS or most < 1:
         raise UserError(f"--search is for accelerators and 1 or more plans, not for {topology} and {most}.")
+    fixed = [axis for axis in AXES if axis not in TRIED and config["mesh"][axis] > 1]
+    if fixed:
+        raise UserError(f"--search tries {', '.join(TRIED)}: set config.mesh.{fixed[0]}=1, or plan without --search.")
     devices, missing = devices_of(asked)
     if missing:
         raise UserError(f"--search={most} compiles plans, and {missing}.")

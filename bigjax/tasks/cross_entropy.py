@@ -32,18 +32,19 @@ def token_losses(model: Any, x: jax.Array, targets: jax.Array, chunk: int | None
         return losses_at_once(model, x, targets)
     if length % chunk:
         raise ValueError(f"chunk, {chunk}, does not divide {length} positions")
-    rows, positions = math.prod(axis_size(axis) for axis in ROWS), axis_size("sequence")
+    shared = (*ROWS, "pipeline")
+    rows, positions = math.prod(map(axis_size, shared)), axis_size("sequence")
     if rows * positions == 1 or batch % rows or chunk % positions:
         return losses_in_chunks(model, x, targets, chunk)
 
     # Each device loops over its own positions, with the head gathered before and its gradient reduced after, both
     # whole in float32 meanwhile: the compiler by itself would send them at every turn. It drops the other weights.
     graphdef, weights = nnx.split(model)
-    laid = P(ROWS, "sequence")
+    laid = P(shared, "sequence")
 
-    @partial(jax.shard_map, in_specs=(P(), laid, laid), out_specs=laid, axis_names={*ROWS, "sequence"})
+    @partial(jax.shard_map, in_specs=(P(), laid, laid), out_specs=laid, axis_names={*shared, "sequence"})
     def local(weights: Any, x: jax.Array, targets: jax.Array) -> jax.Array:
-        weights = jax.lax.pcast(weights, (*ROWS, "sequence"), to="varying")
+        weights = jax.lax.pcast(weights, (*shared, "sequence"), to="varying")
         return losses_in_chunks(nnx.merge(graphdef, weights), x, targets, chunk // positions)
 
     return local(weights, x, targets)

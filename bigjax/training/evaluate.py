@@ -20,11 +20,11 @@ def eval_batches(experiment: Experiment, split: str) -> Iterator[Batch]:
     examples = experiment.dataset.splits[split]
     options = experiment.options
     wanted = examples.eval_batch_size(options.eval_batch_size or options.batch_size)
-    unit = int(np.lcm(batch_shards(experiment.mesh), jax.process_count()))
+    unit = batch_shards(experiment.mesh)
     batch_size = -(-wanted // unit) * unit
     rows = experiment.rows(batch_size)
     yield from prefetched(
-        lambda index: experiment.to_devices(examples.eval_batch(index, batch_size, rows)),
+        lambda index: experiment.to_devices(examples.eval_batch(index, batch_size, rows), batch_size),
         0,
         examples.eval_batches(batch_size),
         options.loader_workers,

@@ -182,7 +182,7 @@ def batch_fetcher(experiment: Experiment) -> Callable[[int], Batch]:
     """A function from a step to its training batch on the devices."""
     split, batch_size = experiment.dataset.splits["train"], experiment.options.batch_size
     seed, rows = experiment.config["seed"], experiment.rows(batch_size)
-    return lambda step: experiment.to_devices(split.train_batch(seed, step, batch_size, rows))
+    return lambda step: experiment.to_devices(split.train_batch(seed, step, batch_size, rows), batch_size)
 
 
 def eval_params(experiment: Experiment, state: TrainState) -> Tree:

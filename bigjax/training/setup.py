@@ -92,14 +92,26 @@ class Experiment:
     eval_step: jax.stages.Wrapped
 
     def rows(self, batch_size: int) -> slice:
-        """The rows of a global batch that this process loads."""
+        """The rows of a global batch that this process loads: from the first to the last that its devices hold."""
         mine = NamedSharding(self.mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
         ends = [index[0].indices(batch_size) for index in mine if index]
         return slice(min(start for start, *_ in ends), max(stop for _, stop, _ in ends))
 
-    def to_devices(self, batch: Mapping[str, np.ndarray]) -> Batch:
-        """This process's rows as the global batch, laid over the mesh."""
-        return jax.make_array_from_process_local_data(NamedSharding(self.mesh, BATCH), dict(batch))
+    def to_devices(self, batch: Mapping[str, np.ndarray], batch_size: int | None = None) -> Batch:
+        """This process's rows as the global batch of so many, or of these alone, laid over the mesh."""
+        sharding = NamedSharding(self.mesh, BATCH)
+        if jax.process_count() == 1 or batch_size is None:
+            return jax.device_put(dict(batch), sharding)
+        first = self.rows(batch_size).start
+
+        def lay(x: np.ndarray) -> jax.Array:
+            def part(index: Any) -> np.ndarray:
+                start, stop, _ = index[0].indices(batch_size)
+                return x[start - first : stop - first]
+
+            return jax.make_array_from_callback((batch_size, *x.shape[1:]), sharding, part)
+
+        return jax.tree.map(lay, dict(batch))
 
     def initial_carry(self, params: Tree, statistics: Tree, batch: Batch) -> Tree:
         """The recurrent state that evaluation begins with, laid over the mesh as the batch is; None for most models."""

@@ -73,7 +73,7 @@ class Watch:
         local = split.train_batch(experiment.config["seed"], bad - 1, batch_size, experiment.rows(batch_size))
         # A state that skips has moved on, the others are as they were before the step.
         try:
-            found = diagnose(experiment.program, state, experiment.to_devices(local))
+            found = diagnose(experiment.program, state, experiment.to_devices(local, batch_size))
         except Exception as error:  # it is a help; that it fails must not hide what happened
             found = {"parameters": [], "batch": [], "diagnosis": f"failed: {first_line(error)}"}
         examples = split.train_examples(experiment.config["seed"], bad - 1, batch_size)

@@ -103,10 +103,16 @@ np.testing.assert_allclose(run(laid, inputs), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["bert", "encoder_decoder"])
-def test_stages_read_masks_and_sources_of_their_microbatch(family):
+@pytest.mark.parametrize(
+    ("family", "overrides"),
+    [
+        ("bert", {"model.remat": "nothing_saveable", "optimizer.zero": 2}),
+        ("encoder_decoder", {"optimizer.accumulate_steps": 2}),
+    ],
+)
+def test_stages_read_masks_and_sources_of_their_microbatch(family, overrides):
     meshes = {"all": {"pipeline": 2, "data": 1, "fsdp": 2, "tensor": 2}}
-    agrees(family, meshes, **{f"model.{key}": value for key, value in STACK.items()})
+    agrees(family, meshes, **{f"model.{key}": value for key, value in STACK.items()}, **overrides)
 
 
 @pytest.mark.slow
@@ -241,6 +247,11 @@ def test_parameters_lie_where_the_table_says():
             "llama",
             {"mesh.pipeline": 2, "model.num_layers": 3},
             "mesh.pipeline=2 does not divide axis 0 of blocks/attention/key/kernel, [3, 64, 32]: 2 or 4 would do.",
+        ),
+        (
+            "conformer",
+            {"mesh.pipeline": 2, "model.num_layers": 3, "model.scan_layers": True},
+            "config.mesh.pipeline=2 does not divide axis 0 of blocks/",
         ),
         ("gpt", {"mesh.pipeline": 2}, "it takes a model with config.model.scan_layers=True and no num_experts"),
         ("gpt", {"mesh.expert": 2}, "config.mesh.expert=2 shares out config.model.num_experts, which is None"),

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import pytest
 from helpers import count_parameters
+from jax.sharding import AbstractMesh
 
 from bigjax.errors import UserError
 from bigjax.models import MODELS
@@ -15,7 +17,7 @@ from bigjax.models.presets import PRESETS
 from bigjax.models.stages import num_microbatches
 from bigjax.parallel.chips import Chip
 from bigjax.parallel.mesh import AXES
-from bigjax.parallel.plan import model_flops, plan, roofline, written
+from bigjax.parallel.plan import idle_share, model_flops, plan, roofline, written
 from bigjax.parallel.topology import Topology, read_topology
 from bigjax.run import read_config
 from bigjax.training.flops import count_flops
@@ -69,6 +71,12 @@ def test_a_roofline_by_hand():
         "mfu": pytest.approx(1.5 / 3),
         "units_per_second": 200,
     }
+
+
+def test_a_stage_waits_for_the_first_and_after_the_last():
+    mesh = AbstractMesh((2, 4, 1, 1, 1, 1), AXES)
+    made = {"options": SimpleNamespace(batch_size=32), "program": SimpleNamespace(accumulate_steps=2)}
+    assert idle_share(SimpleNamespace(mesh=mesh, **made)) == 1 / 5  # 4 rows, one by one
 
 
 @pytest.mark.parametrize(("stages", "rows", "count"), [(2, 4, 4), (2, 8, 8), (2, 64, 8), (4, 12, 12), (2, 11, 1)])

@@ -187,10 +187,11 @@ def alone(tmp_path_factory):
     [
         (by_slurm, GPT, {"data": 1, "fsdp": 8}),
         (by_slurm, GPT, {"dcn_data": 2, "data": 1, "fsdp": 4}),  # each process gathers among its own
+        (by_slurm, GPT, {"dcn_fsdp": 2, "data": 2, "fsdp": 2}),  # none has rows that follow each other
         (by_slurm, [*GPT, *STACK], {"pipeline": 2, "data": 1, "tensor": 4}),  # both read all rows
         (by_open_mpi, LSTM, {}),
     ],
-    ids=["Slurm, fsdp", "Slurm, fsdp within each", "Slurm, a stage in each", "Open MPI, data"],
+    ids=["Slurm, fsdp", "Slurm, fsdp within each", "Slurm, fsdp across", "Slurm, a stage in each", "Open MPI, data"],
 )
 def test_processes_that_find_each_other_train_as_one_does(launch, words, mesh, alone, tmp_path):
     expected = losses(alone(words))
