@@ -57,7 +57,8 @@ def test_a_full_disk_loses_nothing_that_was_saved(twin, tmp_path):
     )
     assert limited.returncode == 2, limited.stdout + limited.stderr
     assert "could not be written" in limited.stdout and "Training goes on" in limited.stdout
-    assert limited.stderr.splitlines()[-1].startswith("bigjax: Checkpoint 40 could not be written")
+    told = limited.stderr.splitlines()  # after which one of Orbax's threads may speak, seldom
+    assert any(line.startswith("bigjax: Checkpoint 40 could not be written") for line in told)
     assert {path: path.read_bytes() for path in before} == before
     bigjax(*command)
     same_run(workdir, twin)

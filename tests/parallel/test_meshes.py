@@ -241,12 +241,12 @@ def test_parameters_lie_where_the_table_says():
         (
             "llama",
             {"mesh.fsdp": 3, "train.batch_size": 24},
-            "config.mesh.fsdp=3 does not divide axis 1 of blocks/attention/key/kernel, [2, 64, 32]: 63 or 66 would do.",
+            "config.mesh.fsdp=3 does not divide axis 1 of blocks/attention/key/kernel, [4, 64, 32]: 63 or 66 would do.",
         ),
         (
             "llama",
             {"mesh.pipeline": 2, "model.num_layers": 3},
-            "mesh.pipeline=2 does not divide axis 0 of blocks/attention/key/kernel, [3, 64, 32]: 2 or 4 would do.",
+            "mesh.pipeline=2 does not divide axis 0 of blocks/attention/key/bias, [3, 32]: 2 or 4 would do.",
         ),
         (
             "conformer",
