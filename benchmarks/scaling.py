@@ -152,17 +152,19 @@ def draw(curves: dict[str, dict[str, list[float]]]) -> None:
         "MB of text, set up": ("s until ready", 1, ["text, set-up"]),
         "MB of text, drawn from": ("ms a batch", 1e3, ["text, batch"]),
     }
-    figure = Figure(figsize=(12, 5.6), layout="constrained")
+    figure = Figure(figsize=(13, 6.4), layout="constrained")
     for axes, (title, (label, scale, names)) in zip(figure.subplots(2, 4).flat, panels.items(), strict=True):
         for name, color in zip(names, ("#2f6fdb", "#d9680d"), strict=False):
             points = curves[name]
-            words = f"{name.partition(', ')[2] or 'x'}^{exponent(points):.2f}"
+            words = ", ".join(filter(None, (name.partition(", ")[2], f"{round(exponent(points), 2) + 0.0:.2f}")))
             axes.plot(points["x"], np.multiply(points["y"], scale), "o-", ms=4, color=color, label=words)
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
+        axes.set_yscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlabel(title.partition(",")[0])
         axes.set_title(label, loc="left", fontsize=11)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, title="exponent", loc="upper left")
     figure.savefig(FILE.with_suffix(".png"), dpi=110)
 
 
