@@ -177,7 +177,7 @@ def written(found: Mapping[str, Any], budget: float | None = None, price: float 
     if found["model_flops"] < found["flops"]:
         lines.append(f"  {'of them computed anew':24} {(found['flops'] - found['model_flops']) / 1e12:10.3f} T")
     if found["idle"]:
-        lines.append(f"  a stage of the pipeline waits for {found['idle']:.0%} of its time")
+        lines.append(f"  a stage of the pipeline waits for {found['idle']:.0%} of the layers' time")
     if "seconds" not in found:
         return "\n".join(lines)
     for link, sent in found["sent"].items():

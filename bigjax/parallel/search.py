@@ -44,7 +44,7 @@ def search(config: Mapping[str, Any], topology: str, most: int, say: Callable[[s
       say: is told what is going on, line by line.
 
     Raises:
-      UserError: there is no such topology or nothing to choose from.
+      UserError: there is no such topology or nothing to choose from, or the mesh has an axis that is not tried.
     """
     asked = read_topology(topology)
     if asked.kind not in CHIPS or most < 1:
