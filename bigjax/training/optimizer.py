@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import FunctionType
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
 from bigjax.config import Parameter, Schema, schema
 from bigjax.errors import UserError, nearest
@@ -72,8 +73,8 @@ class OptimizerOptions:
 
 
 def optimizers() -> dict[str, Callable[..., Any]]:
-    """Every optax optimizer by name: what `optax` has that takes a learning rate first."""
-    found = {}
+    """Every optax optimizer by name: what `optax` has that takes a learning rate first, and Muon of `optax.contrib`."""
+    found: dict[str, Callable[..., Any]] = {"muon": muon}
     for name, function in inspect.getmembers(optax, lambda member: isinstance(member, (FunctionType, partial))):
         if name.startswith(("_", "scale_by")) or name in UNSUITABLE:
             continue
@@ -96,7 +97,7 @@ def optimizer_schema(name: str) -> Schema:
         default = parameter.default
         if parameter.name.endswith("mask"):
             continue
-        if isinstance(default, (bool, str)):
+        if isinstance(default, (bool, str)) or parameter.name == "ns_steps":
             own[parameter.name] = Parameter(type(default), default)
         elif isinstance(default, (int, float)):
             own[parameter.name] = Parameter(float, float(default))
@@ -159,6 +160,10 @@ def make_optimizer(
         return decay_mask(params, options.weight_decay_mask)
 
     own |= {key: decays for key in ("mask", "weight_decay_mask") if key in takes}
+    if function is muon:
+        own["muon_weight_dimension_numbers"] = muon_matrices
+        if own["adam_learning_rate"] is not None:  # of which optax makes a constant
+            own["adam_learning_rate"] = make_schedule(replace(options, learning_rate=own["adam_learning_rate"]), steps)
     chain = []
     if options.clip_norm is not None:
         chain.append(optax.clip_by_global_norm(options.clip_norm))
@@ -183,3 +188,22 @@ def decay_mask(params: Tree, which: str) -> Tree:
     if not any(jax.tree.leaves(mask)):
         raise UserError(f"config.optimizer.weight_decay_mask {which!r} is found in no parameter's name.")
     return mask
+
+
+def muon_matrices(params: Tree) -> Tree:
+    """Of each parameter that Muon makes orthogonal its axes [..., in, out]; None of one that it leaves to Adam.
+
+    Those are embeddings, heads, routers of experts and all that is no matrix (Jordan 2024, "Muon: an optimizer for
+    hidden layers in neural networks"). A convolution's kernel is the matrix of its products with patches. Layers of a
+    stack, and experts, are each a matrix of their own.
+    """
+
+    def axes(path: Any, p: jax.Array) -> MuonDimensionNumbers | None:
+        name = name_of(path)
+        if re.search(r"mlp/(up|gate|down)$", name):
+            return MuonDimensionNumbers(-2, -1)
+        if not name.endswith("kernel") or re.search(r"head/|router/", name):
+            return None
+        return MuonDimensionNumbers(tuple(range(is_stacked(name), p.ndim - 1)), -1)
+
+    return jax.tree_util.tree_map_with_path(axes, params)

@@ -49,7 +49,7 @@ def test_every_optimizer_moves_every_parameter_downhill_and_follows_the_schedule
 
 
 def test_well_known_optimizers_are_there():
-    assert {"sgd", "adam", "adamw", "lamb", "lion", "rmsprop", "adafactor"} <= optimizers().keys()
+    assert {"sgd", "adam", "adamw", "lamb", "lion", "rmsprop", "adafactor", "muon"} <= optimizers().keys()
 
 
 def test_a_first_moment_in_half_the_bytes():
@@ -58,6 +58,47 @@ def test_a_first_moment_in_half_the_bytes():
     numbers = sum(p.size for p in jax.tree.leaves(PARAMS))
     assert sum(x.nbytes for x in state if x.ndim) == (2 + 4) * numbers
     close(updates(section("adamw", mu_dtype="bfloat16")), updates(section("adamw")), atol=1e-3 * 0.1)
+
+
+def orthogonal(matrix, update):
+    """Whether the update is the matrix with its singular values about 1, as Newton and Schulz's steps make them."""
+    u, _, vt = np.linalg.svd(np.float64(matrix), full_matrices=False)
+    inner = u.T @ -np.float64(update) @ vt.T
+    values = np.diag(inner)
+    return (np.abs(inner - np.diag(values)) < 2e-2).all() and (values > 0.65).all() and (values < 1.25).all()
+
+
+def test_muon_makes_kernels_orthogonal_layer_by_layer_and_leaves_the_rest_to_adam():
+    shapes = {
+        "blocks": {
+            "mlp": {"up": {"kernel": (3, 8, 6)}, "norm": {"scale": (3, 8)}},
+            "moe": {"mlp": {"down": (3, 2, 5, 4)}},
+        },
+        "convolution": {"kernel": (3, 3, 4, 5), "bias": (5,)},
+        "embedding": {"embedding": (7, 4)},
+        "head": {"kernel": (6, 4)},
+    }
+    rng = np.random.default_rng(0)
+    grads = jax.tree.map(lambda shape: np.float32(rng.normal(size=shape)), shapes, is_leaf=lambda x: type(x) is tuple)
+    params = jax.tree.map(np.zeros_like, grads)
+    optimizer, _ = make_optimizer(section("muon", 1.0, adam_learning_rate=0.5, nesterov=False), 10, everything(params))
+    update, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+    for g, u in zip(grads["blocks"]["mlp"]["up"]["kernel"], update["blocks"]["mlp"]["up"]["kernel"], strict=True):
+        assert orthogonal(g, u)
+    experts = (tree["blocks"]["moe"]["mlp"]["down"].reshape(6, 5, 4) for tree in (grads, update))
+    assert all(map(orthogonal, *experts))
+    assert orthogonal(*(tree["convolution"]["kernel"].reshape(36, 5) for tree in (grads, update)))
+    adam = [("embedding", "embedding"), ("head", "kernel"), ("convolution", "bias")]
+    for module, name in adam:
+        close(update[module][name], -0.5 * np.sign(grads[module][name]), atol=1e-4)
+
+
+def test_muon_gives_adam_the_shape_of_its_schedule():
+    """The rate of both falls along the same line."""
+    keys = {"schedule": "linear", "beta": 0.0, "adam_b1": 0.0, "nesterov": False}
+    both = section("muon", 1.0, adam_learning_rate=0.5, **keys)
+    first, last = (updates(both, count=count, steps=4) for count in (1, 4))
+    close(last, jax.tree.map(lambda u: u / 4, first), rtol=1e-4)
 
 
 def test_sgd_with_momentum():
