@@ -45,7 +45,7 @@ def check_elastic(mesh: Mesh, batch_size: int, accumulate: int) -> None:
 
 
 def elastic_step(
-    program: Program, mesh: Mesh, shardings: TrainState, compiler_options: dict[str, bool] | None = None
+    program: Program, mesh: Mesh, shardings: TrainState, compiler_options: dict[str, bool | str] | None = None
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
     """`train_step` in virtual shards, of a state laid as `shardings` say and a batch laid over all devices."""
     each = SHARDS // mesh.size  # shards of one device

@@ -25,6 +25,7 @@ from bigjax.parallel.mesh import BATCH, batch_shards, make_mesh, state_shardings
 from bigjax.tasks import TASKS
 from bigjax.tasks.task import Batch, Sums, Task
 from bigjax.training.begin import begin_from, documents_of
+from bigjax.training.compiler import compiler_options
 from bigjax.training.elastic import check_elastic, elastic_step, laid_out
 from bigjax.training.finetune import FinetuneOptions, adapt, learning
 from bigjax.training.flops import count_flops
@@ -241,15 +242,6 @@ def set_up(config: Mapping[str, Any], devices: Sequence[jax.Device] | None = Non
             compiler_options=for_xla,
         ),
     )
-
-
-def compiler_options(reproducible: bool | str, backend: str) -> dict[str, bool] | None:
-    """What XLA must be told so that a program gives the same bits whenever it runs.
-
-    On a GPU some kernels add up in whatever order their threads come, and autotuning picks the kernel that was quickest
-    this time. The option forbids both. Elsewhere there is nothing to forbid.
-    """
-    return {"xla_gpu_deterministic_ops": True} if reproducible and backend == "gpu" else None
 
 
 def arguments(section: Mapping[str, Any]) -> dict[str, Any]:

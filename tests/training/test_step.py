@@ -15,7 +15,7 @@ from bigjax.models.gpt import GPT
 from bigjax.models.rnn import RNN
 from bigjax.tasks.image_classification import ImageClassification
 from bigjax.tasks.language_modelling import LanguageModelling
-from bigjax.training.setup import compiler_options
+from bigjax.training.compiler import compiler_options, knows
 from bigjax.training.state import random_key
 from bigjax.training.step import eval_step, gradients, join_rows, split_rows, train_step
 
@@ -269,8 +269,16 @@ def test_flax_tree_mode_gives_the_same_loss():
 @pytest.mark.parametrize("reproducible", [True, "elastic"])
 def test_a_gpu_is_told_to_be_deterministic(reproducible):
     assert compiler_options(reproducible, "gpu") == {"xla_gpu_deterministic_ops": True}
-    assert compiler_options(False, "gpu") is compiler_options(reproducible, "cpu") is None
+    assert compiler_options(False, "gpu") is compiler_options(reproducible, "tpu") is None
     # XLA knows the option: a misspelt one is refused.
     jax.jit(lambda x: x + 1, compiler_options=compiler_options(reproducible, "gpu"))(1.0)
     with pytest.raises(Exception, match="xla_gpu_deterministic_opps"):
         jax.jit(lambda x: x + 2, compiler_options={"xla_gpu_deterministic_opps": True})(1.0)
+
+
+def test_a_cpus_products_are_xlas_own():
+    product = jax.jit(lambda x: (x @ x).max(), compiler_options=compiler_options(True, "cpu"))
+    compiled = product.lower(jnp.ones((256, 256))).compile().as_text()
+    (line,) = (line for line in compiled.splitlines() if "dot_general" in line and "fusion(" not in line)
+    assert " dot(" in line
+    assert not knows((("xla_cpu_no_such_option", "true"),))
