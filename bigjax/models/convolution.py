@@ -62,7 +62,7 @@ def convolve_channels(padding: tuple[int, int], x: jax.Array, kernel: jax.Array)
 
 def convolve_channels_forward(padding: tuple[int, int], x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
     """And what the gradient needs."""
-    return convolve_channels(padding, x, kernel), (x, kernel)
+    return convolve_channels.fun(padding, x, kernel), (x, kernel)
 
 
 def convolve_channels_backward(padding: tuple[int, int], saved: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -75,7 +75,7 @@ def recur_forward(
     def body(carry: Carry, inputs: Any) -> tuple[Carry, tuple[jax.Array, Carry]]:
         offset, x, real = inputs
         projected = turned @ carry[0] + offset
-        carry = advance(step, projected, x, carry, real)
+        carry = advance(step, real, projected, x, carry)
         return carry, (projected, carry)
 
     last, (projected, after) = jax.lax.scan(body, carry, (offset, x, mask), reverse=reverse)
@@ -92,7 +92,7 @@ def recur_backward(step: Any, reverse: bool, saved: Any, grads: tuple[jax.Array,
 
     def body(of_after: Carry, inputs: Any) -> tuple[Carry, tuple[jax.Array, Any]]:
         of_h, (projected, x, before, real) = inputs
-        _, pull = jax.vjp(lambda *args: advance(step, *args, real), projected, x, before)
+        _, pull = jax.vjp(partial(advance, step, real), projected, x, before)
         of_projected, of_x, (of_before, *others) = pull((of_after[0] + of_h, *of_after[1:]))
         return (of_before + kernel @ of_projected, *others), (of_projected, of_x)
 
@@ -105,7 +105,7 @@ def recur_backward(step: Any, reverse: bool, saved: Any, grads: tuple[jax.Array,
 recur.defvjp(recur_forward, recur_backward)
 
 
-def advance(step: Any, projected: jax.Array, x: jax.Array | None, carry: Carry, real: jax.Array | None) -> Carry:
+def advance(step: Any, real: jax.Array | None, projected: jax.Array, x: jax.Array | None, carry: Carry) -> Carry:
     """The next state, of rows that are not `real`, [B], the one before."""
     after = step(projected, x, carry)
     return after if real is None else jax.tree.map(lambda new, old: jnp.where(real, new, old), after, carry)
