@@ -111,7 +111,7 @@ WORK = {
         sentences,
         (8, 128, 30_522),
     ),
-    "conformer": Work({"name": "conformer"}, "speech_recognition", ADAMW, speech, (8, 500, 256)),
+    "conformer": Work({"name": "conformer", "scan_layers": True}, "speech_recognition", ADAMW, speech, (8, 500, 256)),
 }
 
 

@@ -1,4 +1,4 @@
-"""A small CNN on CIFAR-10 in minutes on a CPU: SGD with a warm-up and a line to zero, 10 epochs.
+"""A small CNN on CIFAR-10 in minutes on a CPU: Muon with a line to zero, 6 epochs.
 
 From JPEG files, `root/train/<class>/*.jpg` and `root/test/<class>/*.jpg`, or with `:tfds` from TensorFlow Datasets:
 
@@ -32,14 +32,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
             },
             "data": (tfds if arg else folder) | {"crop": 32, "padding": 2, "flip": True},
             "optimizer": {
-                "name": "sgd",
-                "learning_rate": 0.25,
-                "momentum": 0.9,
-                "nesterov": True,
-                "weight_decay": 5e-4,
+                "name": "muon",
+                "learning_rate": 0.1,
+                "adam_learning_rate": 0.02,  # of BatchNorm and the head
+                "beta": 0.8,
+                "weight_decay": 0.05,
                 "schedule": "linear",
-                "warmup_steps": 400,
+                "warmup_steps": 20,
             },
-            "train": {"epochs": 10, "batch_size": 256, "log_every": 50, "checkpoint_every": 400},
+            "train": {"epochs": 6, "batch_size": 500, "log_every": 25, "checkpoint_every": 200},
         }
     )

@@ -55,7 +55,7 @@ def multiply_patches(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def convolve_channels(padding: tuple[int, int], x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Each channel of frames [B, T, C] by its own kernel, of [I, C], to [B, T', C]."""
-    x = pad_frames(x, padding)
+    x = lax.optimization_barrier(pad_frames(x, padding))  # else what makes it is computed anew for each tap
     length = x.shape[1] - len(kernel) + 1
     return reduce(jnp.add, (x[:, i : i + length] * tap for i, tap in enumerate(kernel)))
 
@@ -68,7 +68,7 @@ def convolve_channels_forward(padding: tuple[int, int], x: jax.Array, kernel: ja
 def convolve_channels_backward(padding: tuple[int, int], saved: Any, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The gradient of the frames is such a convolution, too; that of the kernel is computed tap by tap."""
     x, kernel = saved
-    frames = pad_frames(x, padding)
+    frames, grad = lax.optimization_barrier((pad_frames(x, padding), grad))
 
     def of_tap(i: jax.Array) -> jax.Array:
         return (lax.dynamic_slice_in_dim(frames, i, grad.shape[1], axis=1) * grad).sum(1)
