@@ -22,10 +22,10 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **opti
     sums of shifted frames with a kernel [I, 1, C] of its own for each channel.
     """
     groups = options.get("feature_group_count")
-    sides, width = kernel.shape[:-2], kernel.shape[-1]
+    sides = kernel.shape[:-2]
     whole = {"lhs_dilation": (1,) * len(sides), "rhs_dilation": (1,) * len(sides), "precision": None}
     plain = groups == 1 and len(sides) == 2
-    depthwise = groups == width == x.shape[-1] and len(sides) == 1 and tuple(strides) == (1,)
+    depthwise = groups == kernel.shape[-1] == x.shape[-1] and len(sides) == 1 and tuple(strides) == (1,)
     if not (platform() == "cpu" and (plain or depthwise) and whole.items() <= options.items()):
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if isinstance(padding, str):
@@ -41,7 +41,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **opti
 
 def multiply_patches(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Pads) -> jax.Array:
     """The convolution as one product of patches [B * H' * W', I * J * C] and the kernel."""
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*pads, 0) for pads in padding), (0, 0, 0)))
     last = [n - side for n, side in zip(x.shape[1:-1], kernel.shape, strict=False)]
     places = (
         x[:, i : i + last[0] + 1 : strides[0], j : j + last[1] + 1 : strides[1]]
@@ -54,7 +54,10 @@ def multiply_patches(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def convolve_channels(padding: tuple[int, int], x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Each channel of frames [B, T, C] by its own kernel, of [I, C], to [B, T', C]."""
+    """Each channel of frames [B, T, C] by its own kernel, of [I, C], to [B, T', C].
+
+    It has no forward-mode derivatives.
+    """
     x = lax.optimization_barrier(pad_frames(x, padding))  # else what makes it is computed anew for each tap
     length = x.shape[1] - len(kernel) + 1
     return reduce(jnp.add, (x[:, i : i + length] * tap for i, tap in enumerate(kernel)))

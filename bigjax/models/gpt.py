@@ -57,7 +57,7 @@ class GPT(nnx.Module):
       rope_theta: base of the rotary positions.
       rope_scaling: how they are stretched, as `bigjax.models.rotary.rotary_frequencies` takes it.
       scan_layers: the blocks' parameters are stacked and one block is compiled for all: the same numbers, less to
-        compile. An optimizer that looks at whole arrays (LAMB, LARS, Adafactor, Muon) sees the stack as one.
+        compile. An optimizer that looks at whole arrays (LAMB, LARS, Adafactor) sees the stack as one.
       remat: what of a block is kept for the backward pass, which computes the rest again: "nothing_saveable",
         "dots_saveable" (what products give) or "dots_with_no_batch_dims_saveable" (those with parameters); None keeps
         all that it needs.

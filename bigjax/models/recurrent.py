@@ -50,6 +50,7 @@ def recur(
     """A recurrence over time, h' = step(kernel^T h + offset, x, carry) with h = carry[0].
 
     Arrays have features before rows, as a CPU multiplies a wide kernel by few columns twice as fast as few rows by it.
+    It has no forward-mode derivatives.
 
     Args:
       step: see `Layer.step`.

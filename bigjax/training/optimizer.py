@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from bigjax.training.state import Tree
 
 # Those that need more than gradients and parameters (the loss, a key), or that take no learning rate schedule.
 UNSUITABLE = {"lbfgs", "noisy_sgd", "optimistic_adam", "rprop", "sm3"}
+OURS = {"muon_weight_dimension_numbers", "adam_weight_decay", "preconditioning"}  # of Muon's; no keys of a config
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def optimizer_schema(name: str) -> Schema:
     own = {}
     for parameter in inspect.signature(known[name]).parameters.values():
         default = parameter.default
-        if parameter.name.endswith("mask"):
+        if parameter.name.endswith("mask") or parameter.name in OURS:
             continue
         if isinstance(default, (bool, str)) or parameter.name == "ns_steps":
             own[parameter.name] = Parameter(type(default), default)
@@ -103,6 +104,8 @@ def optimizer_schema(name: str) -> Schema:
             own[parameter.name] = Parameter(float, float(default))
         elif default is None:
             own[parameter.name] = Parameter(float | str | None, None)
+    if "adam_learning_rate" in own:
+        own["adam_learning_rate"] = Parameter(float | None, None)
     if "weight_decay" in own:
         own["weight_decay"] = Parameter(float, own["weight_decay"].default or 0.0)
     return shared | own
@@ -160,17 +163,19 @@ def make_optimizer(
         return decay_mask(params, options.weight_decay_mask)
 
     own |= {key: decays for key in ("mask", "weight_decay_mask") if key in takes}
-    if function is muon:
-        own["muon_weight_dimension_numbers"] = muon_matrices
-        if own["adam_learning_rate"] is not None:  # of which optax makes a constant
-            own["adam_learning_rate"] = make_schedule(replace(options, learning_rate=own["adam_learning_rate"]), steps)
-    chain = []
+    before, after = [], []
     if options.clip_norm is not None:
-        chain.append(optax.clip_by_global_norm(options.clip_norm))
+        before.append(optax.clip_by_global_norm(options.clip_norm))
     if "weight_decay" not in takes and options.weight_decay:
-        chain.append(optax.add_decayed_weights(options.weight_decay, decays))
+        before.append(optax.add_decayed_weights(options.weight_decay, decays))
+    if function is muon:  # by itself it would decay its matrices alone, and Adam's rate would follow no schedule
+        rate = options.learning_rate
+        ratio = own["adam_learning_rate"] / rate if rate and own["adam_learning_rate"] is not None else 1.0
+        own |= {"learning_rate": 1.0, "adam_learning_rate": ratio, "weight_decay": 0.0, "weight_decay_mask": None}
+        own["muon_weight_dimension_numbers"] = muon_matrices
+        after = [optax.add_decayed_weights(-options.weight_decay, decays), optax.scale_by_schedule(learning_rate)]
     try:
-        optimizer = optax.chain(*chain, function(**own))
+        optimizer = optax.chain(*before, function(**own), *after)
     except (ValueError, TypeError) as error:
         raise UserError(f"config.optimizer: optax.{config['name']} refuses its arguments: {error}") from error
     if not all(jax.tree.leaves(learns)):
@@ -195,14 +200,14 @@ def muon_matrices(params: Tree) -> Tree:
 
     Those are embeddings, heads, routers of experts and all that is no matrix (Jordan 2024, "Muon: an optimizer for
     hidden layers in neural networks"). A convolution's kernel is the matrix of its products with patches. Layers of a
-    stack, and experts, are each a matrix of their own.
+    stack, and experts, are each a matrix of their own; depthwise kernels are none.
     """
 
     def axes(path: Any, p: jax.Array) -> MuonDimensionNumbers | None:
         name = name_of(path)
         if re.search(r"mlp/(up|gate|down)$", name):
             return MuonDimensionNumbers(-2, -1)
-        if not name.endswith("kernel") or re.search(r"head/|router/", name):
+        if not re.search(r"(kernel|lora_[ab])$", name) or re.search(r"(^|/)(head|router|depthwise)/kernel$", name):
             return None
         return MuonDimensionNumbers(tuple(range(is_stacked(name), p.ndim - 1)), -1)
 

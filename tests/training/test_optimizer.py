@@ -8,6 +8,7 @@ from helpers import close, everything
 
 from bigjax.config import fill
 from bigjax.errors import UserError
+from bigjax.parallel.mesh import name_of
 from bigjax.training.optimizer import (
     OptimizerOptions,
     decay_mask,
@@ -71,10 +72,11 @@ def orthogonal(matrix, update):
 def test_muon_makes_kernels_orthogonal_layer_by_layer_and_leaves_the_rest_to_adam():
     shapes = {
         "blocks": {
-            "mlp": {"up": {"kernel": (3, 8, 6)}, "norm": {"scale": (3, 8)}},
+            "mlp": {"up": {"kernel": (3, 6, 8)}, "norm": {"scale": (3, 6)}},
             "moe": {"mlp": {"down": (3, 2, 5, 4)}},
         },
         "convolution": {"kernel": (3, 3, 4, 5), "bias": (5,)},
+        "depthwise": {"kernel": (3, 1, 5)},
         "embedding": {"embedding": (7, 4)},
         "head": {"kernel": (6, 4)},
     }
@@ -84,11 +86,11 @@ def test_muon_makes_kernels_orthogonal_layer_by_layer_and_leaves_the_rest_to_ada
     optimizer, _ = make_optimizer(section("muon", 1.0, adam_learning_rate=0.5, nesterov=False), 10, everything(params))
     update, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
     for g, u in zip(grads["blocks"]["mlp"]["up"]["kernel"], update["blocks"]["mlp"]["up"]["kernel"], strict=True):
-        assert orthogonal(g, u)
+        assert orthogonal(g, u / np.sqrt(8 / 6))  # whose width is scaled for, as Muon has it
     experts = (tree["blocks"]["moe"]["mlp"]["down"].reshape(6, 5, 4) for tree in (grads, update))
     assert all(map(orthogonal, *experts))
     assert orthogonal(*(tree["convolution"]["kernel"].reshape(36, 5) for tree in (grads, update)))
-    adam = [("embedding", "embedding"), ("head", "kernel"), ("convolution", "bias")]
+    adam = [("embedding", "embedding"), ("head", "kernel"), ("convolution", "bias"), ("depthwise", "kernel")]
     for module, name in adam:
         close(update[module][name], -0.5 * np.sign(grads[module][name]), atol=1e-4)
 
@@ -99,6 +101,34 @@ def test_muon_gives_adam_the_shape_of_its_schedule():
     both = section("muon", 1.0, adam_learning_rate=0.5, **keys)
     first, last = (updates(both, count=count, steps=4) for count in (1, 4))
     close(last, jax.tree.map(lambda u: u / 4, first), rtol=1e-4)
+
+
+def test_muon_decays_what_any_optimizer_would():
+    """Decoupled, by one mask for its matrices and for what is left to Adam."""
+    shared = {"learning_rate": 0.1, "weight_decay": 0.5}
+    plain = updates(section("muon", 0.1))
+    for which, decayed in {"all": {"kernel", "bias", "scale"}, "matrices": {"kernel"}, "bias$": {"bias"}}.items():
+        found = updates(section("muon", weight_decay_mask=which, **shared))
+        for name, before, after in (
+            (name_of(path), before, after)
+            for (path, before), after in zip(jax.tree.leaves_with_path(plain), jax.tree.leaves(found), strict=True)
+        ):
+            value = PARAMS["scale"] if name == "scale" else PARAMS["mlp"][name.split("/")[1]]
+            close(after, before - (0.05 * value if name.split("/")[-1] in decayed else 0), rtol=1e-5)
+
+
+def test_muon_leaves_alone_what_does_not_learn():
+    learns = {"mlp": {"kernel": True, "bias": False}, "scale": True}
+    optimizer, _ = make_optimizer(section("muon"), 10, learns)
+    found, _ = optimizer.update(GRADS, optimizer.init(PARAMS), PARAMS)
+    close(found, updates(section("muon")) | {"mlp": {"kernel": found["mlp"]["kernel"], "bias": np.zeros(2)}})
+    assert np.abs(found["mlp"]["kernel"]).max() > 0.01
+
+
+@pytest.mark.parametrize("key", ["muon_weight_dimension_numbers", "adam_weight_decay"])
+def test_what_is_decided_for_muon_is_no_key(key):
+    with pytest.raises(UserError, match=key):
+        section("muon", **{key: 0.1})
 
 
 def test_sgd_with_momentum():
