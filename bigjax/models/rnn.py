@@ -7,7 +7,8 @@ from flax.typing import Dtype
 
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.linear import Linear
-from bigjax.models.recurrent import Carry, Cell, Recurrent
+from bigjax.models.recurrence import Carry
+from bigjax.models.recurrent import Cell, Recurrent
 from bigjax.models.tied import tied_logits
 
 
