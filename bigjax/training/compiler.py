@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 # From jaxlib 0.12 on XLA's CPU leaves sums and maxima to YNNPACK, which is much quicker with them, but also products
-# and convolutions, with which it is slower: the quick CNN's step takes twice as long on a CPU without AVX-512.
+# and convolutions, with which it is slower on a CPU without AVX-512: the quick CNN's step took 1.95 s for 1.36.
 ONLY_REDUCTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
