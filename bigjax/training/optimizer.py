@@ -171,6 +171,8 @@ def make_optimizer(
     if function is muon:  # by itself it would decay its matrices alone, and Adam's rate would follow no schedule
         rate = options.learning_rate
         ratio = own["adam_learning_rate"] / rate if rate and own["adam_learning_rate"] is not None else 1.0
+        if ratio < 0:
+            raise UserError(f"config.optimizer: adam_learning_rate is out of range: {own['adam_learning_rate']}.")
         own |= {"learning_rate": 1.0, "adam_learning_rate": ratio, "weight_decay": 0.0, "weight_decay_mask": None}
         own["muon_weight_dimension_numbers"] = muon_matrices
         after = [optax.add_decayed_weights(-options.weight_decay, decays), optax.scale_by_schedule(learning_rate)]

@@ -125,6 +125,11 @@ def test_muon_leaves_alone_what_does_not_learn():
     assert np.abs(found["mlp"]["kernel"]).max() > 0.01
 
 
+def test_a_rate_for_adam_below_zero_is_refused():
+    with pytest.raises(UserError, match=r"adam_learning_rate is out of range: -1\.0"):
+        updates(section("muon", adam_learning_rate=-1.0))
+
+
 @pytest.mark.parametrize("key", ["muon_weight_dimension_numbers", "adam_weight_decay"])
 def test_what_is_decided_for_muon_is_no_key(key):
     with pytest.raises(UserError, match=key):
