@@ -115,7 +115,13 @@ class MLP(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, T, D] to [B, T, D]."""
-        up = self.up(x)
-        if self.gate is not None:
-            return self.down(nnx.silu(self.gate(x)) * up)
-        return self.down(nnx.relu(up) if self.kind == "relu" else nnx.gelu(up, approximate=self.kind == "gelu"))
+        gate = () if self.gate is None else (self.gate(x),)
+        return self.down(activate(self.kind, self.up(x), *gate))
+
+
+@partial(jax.checkpoint, static_argnums=0)
+def activate(kind: Nonlinearity, x: jax.Array, *gate: jax.Array) -> jax.Array:
+    """The nonlinearity of an `MLP`; the gradient keeps `x` and the gate alone, and computes what lies between again."""
+    if gate:
+        return nnx.silu(gate[0]) * x
+    return nnx.relu(x) if kind == "relu" else nnx.gelu(x, approximate=kind == "gelu")

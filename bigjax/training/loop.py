@@ -51,7 +51,7 @@ def fit(
 ) -> tuple[TrainState, list[dict[str, Any]]]:
     """Trains from the newest good checkpoint, or from the beginning, to the last step.
 
-    The loop runs ahead of the device: it waits for the newest step only to log, evaluate or save.
+    The loop runs ahead of an accelerator: it waits for the newest step only to log, evaluate or save.
 
     Returns:
       The last state, and the lines of figures.
