@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "model": {"name": "quick_cnn", "stem": 16, "widths": (24, 96, 192)},
+            "model": {"name": "quick_cnn", "stem": 24, "widths": (40, 160, 160)},
             "task": {
                 "name": "image_classification",
                 "mean": (0.491, 0.482, 0.447),
@@ -41,6 +41,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 "schedule": "linear",
                 "warmup_steps": 20,
             },
-            "train": {"epochs": 6, "batch_size": 500, "log_every": 25, "checkpoint_every": 200},
+            "train": {"epochs": 10, "batch_size": 500, "log_every": 25, "checkpoint_every": 200},
         }
     )

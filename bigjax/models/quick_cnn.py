@@ -45,18 +45,18 @@ class QuickCNN(nnx.Module):
         check_sizes(num_classes=num_classes, stem=stem, widths=min(widths, default=0))
         if min(image_shape[:2]) < 2 ** len(widths):
             raise ValueError(f"{len(widths)} stages need images of {2 ** len(widths)} pixels, not {image_shape[:2]}")
-        conv = partial(ConvNorm, side=3, dtype=dtype, rngs=rngs)
-        self.stem = conv(image_shape[2], stem, kernel_init=cosines)
+        conv = partial(ConvNorm, dtype=dtype, rngs=rngs)
+        self.stem = conv(image_shape[2], stem, 2, kernel_init=cosines, padding=0)
         before = (stem, *widths[:-1])
-        self.first = nnx.List(conv(m, n) for m, n in zip(before, widths, strict=True))
-        self.second = nnx.List(conv(n, n) for n in widths)
+        self.first = nnx.List(conv(m, n, 3) for m, n in zip(before, widths, strict=True))
+        self.second = nnx.List(conv(n, n, 3) for n in widths)
         self.head = Linear(widths[-1], num_classes, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Images [B, H, W, C] to logits [B, K]."""
         x = nnx.relu(self.stem(x, train))
         for first, second in zip(self.first, self.second, strict=True):
-            x = max_pool_2x2(nnx.relu(first(x, train)))
+            x = nnx.relu(first.normalised(max_pool_2x2(first.conv(x)), train))
             x = nnx.relu(second(x, train))
         return self.head(x.max((1, 2)) / 8)  # maxima of many pixels are large
 

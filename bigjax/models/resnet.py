@@ -122,7 +122,7 @@ class Block(nnx.Module):
 
 
 class ConvNorm(nnx.Module):
-    """A convolution without bias, padded to keep the image's size at stride 1, and BatchNorm."""
+    """A convolution without bias, padded to keep the image's size at stride 1 unless told otherwise, and BatchNorm."""
 
     def __init__(
         self,
@@ -133,6 +133,7 @@ class ConvNorm(nnx.Module):
         scale_init: nnx.Initializer = nnx.initializers.ones,
         kernel_init: nnx.Initializer = HE,
         *,
+        padding: int | None = None,
         dtype: Dtype,
         rngs: nnx.Rngs,
     ) -> None:
@@ -141,7 +142,7 @@ class ConvNorm(nnx.Module):
             out_channels,
             (side, side),
             stride,
-            padding=side // 2,
+            padding=side // 2 if padding is None else padding,
             use_bias=False,
             kernel_init=kernel_init,
             dtype=dtype,
@@ -153,5 +154,8 @@ class ConvNorm(nnx.Module):
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] to [B, H / stride, W / stride, D]."""
-        x = self.conv(x)
+        return self.normalised(self.conv(x), train)
+
+    def normalised(self, x: jax.Array, train: bool) -> jax.Array:
+        """What BatchNorm makes of the convolution's output."""
         return self.norm(x, use_running_average=not train).astype(x.dtype)
