@@ -11,23 +11,22 @@ from bigjax.models.pooling import max_pool_2x2
 from bigjax.models.quick_cnn import QuickCNN, cosines
 
 
-def build(image_shape=(9, 8, 3), stem=6, widths=(4, 8), num_classes=5):
+def build(image_shape=(10, 9, 3), stem=6, widths=(4, 8), num_classes=5):
     return made(lambda rngs: QuickCNN(num_classes, image_shape, stem, widths, rngs=rngs))
 
 
 def test_logits_by_the_definition():
-    model, x = build(), jax.random.normal(jax.random.key(0), (2, 9, 8, 3))
+    model, x = build(), jax.random.normal(jax.random.key(0), (2, 10, 9, 3))
 
     def by_hand(model, x):
-        def conv(layer, x):  # BatchNorm before any training only divides by sqrt(1 + epsilon)
-            return nnx.relu(
-                jax.lax.conv_general_dilated(
-                    x, layer.conv.kernel[...], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-                )
-                / np.sqrt(1 + 1e-5)
+        def conv(layer, x, padding="SAME"):  # BatchNorm before any training only divides by sqrt(1 + epsilon)
+            y = jax.lax.conv_general_dilated(
+                x, layer.conv.kernel[...], (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
+            return nnx.relu(y / np.sqrt(1 + 1e-5))
 
-        x = conv(model.stem, x)
+        x = conv(model.stem, x, "VALID")
+        assert x.shape == (2, 9, 8, 6)
         x = conv(model.second[0], max_pool_2x2(conv(model.first[0], x)))
         x = conv(model.second[1], max_pool_2x2(conv(model.first[1], x)))
         return (x.max((1, 2)) @ model.head.kernel[...] + model.head.bias[...]) / 8
@@ -41,8 +40,8 @@ def test_cosines_are_orthonormal_from_low_to_high_and_come_with_their_negatives(
     np.testing.assert_array_equal(positive, -negative)
     np.testing.assert_allclose(positive.T @ positive, np.eye(27), atol=1e-6)
     np.testing.assert_allclose(positive[:, 0], 27**-0.5, rtol=1e-6)  # the mean of all
-    first = np.asarray(cosines(jax.random.key(0), (3, 3, 3, 6)))
-    np.testing.assert_array_equal(first, kernel[:, :6].reshape(3, 3, 3, 6))
+    first = np.asarray(cosines(jax.random.key(0), (2, 2, 3, 6)))
+    np.testing.assert_array_equal(first, np.asarray(cosines(jax.random.key(0), (2, 2, 3, 24)))[..., :6])
     assert np.ptp(first, axis=2).max() < 1e-6  # no colour yet
     np.testing.assert_array_equal(parameters(build())["stem/conv/kernel"], first)
 
@@ -50,8 +49,8 @@ def test_cosines_are_orthonormal_from_low_to_high_and_come_with_their_negatives(
 @pytest.mark.parametrize(
     ("kwargs", "words"),
     [
-        ({"image_shape": (3, 8, 3)}, "2 stages need images of 4 pixels"),
-        ({"stem": 64}, "there are 54 cosines for 64 channels"),
+        ({"image_shape": (4, 8, 3)}, "2 stages need images of 5 pixels"),
+        ({"stem": 64}, "there are 24 cosines for 64 channels"),
         ({"widths": ()}, "widths must be positive"),
     ],
 )
