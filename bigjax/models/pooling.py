@@ -19,6 +19,18 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     return x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
 
 
+def global_max(x: jax.Array) -> jax.Array:
+    """The largest pixel of each channel, [B, H, W, C] to [B, C]; where several are, the first has the gradient.
+
+    The gradient of `x.max((1, 2))` looks for pixels that equal the maximum, and XLA may compute those again by other
+    roundings: of a BatchNorm's output, a third of it was lost.
+    """
+    b, h, w, c = x.shape
+    pixels = x.reshape(b, h * w, c)
+    largest = jnp.arange(h * w)[:, None] == pixels.argmax(1)[:, None]
+    return jnp.where(largest, pixels, 0).sum(1)
+
+
 def max_pool_3x3(x: jax.Array, padding: int = 0) -> jax.Array:
     """Windows 3x3 at every second pixel, [B, H, W, C] to [B, (H - 3) // 2 + 1, (W - 3) // 2 + 1, C].
 

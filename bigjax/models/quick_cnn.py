@@ -11,7 +11,7 @@ from flax.typing import Dtype
 
 from bigjax.models.checks import check_sizes
 from bigjax.models.linear import Linear
-from bigjax.models.pooling import max_pool_2x2
+from bigjax.models.pooling import global_max, max_pool_2x2
 from bigjax.models.resnet import ConvNorm
 
 
@@ -59,7 +59,7 @@ class QuickCNN(nnx.Module):
         for first, second in zip(self.first, self.second, strict=True):
             x = nnx.relu(first.normalised(max_pool_2x2(first.conv(x)), train))
             x = nnx.relu(second(x, train))
-        return self.head(x.max((1, 2)) / 8)  # maxima of many pixels are large
+        return self.head(global_max(x) / 8)  # maxima of many pixels are large
 
 
 def cosines(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
