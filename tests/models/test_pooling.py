@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers import made
 
-from bigjax.models.pooling import adaptive_average_pool, max_pool_2x2, max_pool_3x3
+from bigjax.models.pooling import adaptive_average_pool, global_max, max_pool_2x2, max_pool_3x3
+from bigjax.models.resnet import ConvNorm
 
 POOLS = {
     "2x2": (max_pool_2x2, lambda x: nnx.max_pool(x, (2, 2), (2, 2))),
@@ -15,6 +17,7 @@ POOLS = {
         lambda x: max_pool_3x3(x, padding=1),
         lambda x: nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))),
     ),
+    "all": (global_max, lambda x: x.max((1, 2))),
 }
 
 
@@ -34,7 +37,25 @@ def test_max_pooling_equals_flax_in_values_and_gradients(name, height, width):
     assert ours[1].sum() == weight.sum()
 
 
-@pytest.mark.parametrize("pool", [max_pool_2x2, max_pool_3x3, lambda x: max_pool_3x3(x, padding=1)])
+@pytest.mark.parametrize("name", POOLS)
+def test_no_gradient_is_lost_where_the_pixels_are_computed_again(name):
+    """XLA fuses a BatchNorm into what reads it, with other roundings in each; 3x3 pixels of 160 channels showed it."""
+    x, pool = jax.random.normal(jax.random.key(0), (16, 3, 3, 160)), POOLS[name][0]
+
+    def pooled(params):
+        model = ConvNorm(160, 160, 3, dtype=jnp.float32, rngs=nnx.Rngs(0))
+        nnx.update(model, params)
+        return pool(nnx.relu(model(x, train=True)))
+
+    params = nnx.state(made(lambda rngs: ConvNorm(160, 160, 3, dtype=jnp.float32, rngs=rngs)), nnx.Param)
+    values = jax.jit(pooled)(params)
+    weight = jax.random.normal(jax.random.key(1), values.shape)
+    gradient = jax.jit(jax.grad(lambda params: (pooled(params) * weight).sum()))(params)
+    expected = jnp.where(values > 0, weight, 0).reshape(-1, 160).sum(0)  # each maximum has one pixel
+    np.testing.assert_allclose(gradient["norm"]["bias"][...], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", [global_max, max_pool_2x2, max_pool_3x3, lambda x: max_pool_3x3(x, padding=1)])
 def test_no_gradient_is_a_scatter(pool):
     """Select-and-scatter has no deterministic form on a GPU."""
     text = str(jax.make_jaxpr(jax.grad(lambda x: pool(x).sum()))(jnp.ones((1, 8, 8, 2))))

@@ -63,12 +63,12 @@ def meshes_of(model):
     return {title: mesh for title, mesh in MESHES.items() if all(axes.get(axis, True) for axis in mesh)}
 
 
-def agrees(family, meshes, **overrides):
+def agrees(family, meshes, rel=1e-5, **overrides):
     arguments = json.dumps([family, meshes, overrides])
     alone, found = json.loads(run_python(f"ARGUMENTS = {arguments!r}\n{CODE}", devices=8))
     assert len(alone) == 20 and len(set(alone)) == 20
     for mesh, losses in found.items():
-        assert losses == pytest.approx(alone, rel=1e-5), (family, mesh)
+        assert losses == pytest.approx(alone, rel=rel), (family, mesh)
     assert found.keys() == meshes.keys()
 
 
@@ -104,16 +104,17 @@ np.testing.assert_allclose(run(laid, inputs), expected, rtol=1e-5, atol=1e-5)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "overrides"),
+    ("family", "overrides", "rel"),
     [
-        ("bert", {"model.remat": "nothing_saveable", "optimizer.zero": 2}),
-        # With seed 0 losses part after 8 steps on some CPUs: a rounding decides there. With 1 they agree to 3e-7.
-        ("encoder_decoder", {"optimizer.accumulate_steps": 2, "seed": 1}),
+        ("bert", {"model.remat": "nothing_saveable", "optimizer.zero": 2}, 1e-5),
+        # At some seeds, others on each CPU, rounding decides on which side of a relu's kink a number lies, and Adam
+        # makes up to 1e-4 of it; at the rest they agree to 8e-7.
+        ("encoder_decoder", {"optimizer.accumulate_steps": 2}, 2e-4),
     ],
 )
-def test_stages_read_masks_and_sources_of_their_microbatch(family, overrides):
+def test_stages_read_masks_and_sources_of_their_microbatch(family, overrides, rel):
     meshes = {"all": {"pipeline": 2, "data": 1, "fsdp": 2, "tensor": 2}}
-    agrees(family, meshes, **{f"model.{key}": value for key, value in STACK.items()}, **overrides)
+    agrees(family, meshes, rel, **{f"model.{key}": value for key, value in STACK.items()}, **overrides)
 
 
 @pytest.mark.slow
