@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "model": {"name": "quick_cnn", "stem": 24, "widths": (40, 160, 160)},
+            "model": {"name": "quick_cnn", "stem": 24, "widths": (56, 224, 224)},
             "task": {
                 "name": "image_classification",
                 "mean": (0.491, 0.482, 0.447),
@@ -34,13 +34,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "data": (tfds if arg else folder) | {"crop": 32, "padding": 2, "flip": True},
             "optimizer": {
                 "name": "muon",
-                "learning_rate": 0.1,
+                "learning_rate": 0.24,
                 "adam_learning_rate": 0.02,  # of BatchNorm and the head
-                "beta": 0.8,
+                "beta": 0.6,
                 "weight_decay": 0.05,
                 "schedule": "linear",
                 "warmup_steps": 20,
             },
             "train": {"epochs": 10, "batch_size": 500, "log_every": 25, "checkpoint_every": 200},
+            "finetune": {"freeze": "^stem/conv/"},  # white it stays
         }
     )

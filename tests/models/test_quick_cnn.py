@@ -23,7 +23,7 @@ def test_logits_by_the_definition():
             y = jax.lax.conv_general_dilated(
                 x, layer.conv.kernel[...], (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
-            return nnx.relu(y / np.sqrt(1 + 1e-5))
+            return nnx.silu(y / np.sqrt(1 + 1e-5))
 
         x = conv(model.stem, x, "VALID")
         assert x.shape == (2, 9, 8, 6)
