@@ -23,12 +23,12 @@ def test_logits_by_the_definition():
             y = jax.lax.conv_general_dilated(
                 x, layer.conv.kernel[...], (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
-            return nnx.silu(y / np.sqrt(1 + 1e-5))
+            return y / np.sqrt(1 + 1e-5)
 
-        x = conv(model.stem, x, "VALID")
+        x = nnx.silu(conv(model.stem, x, "VALID"))
         assert x.shape == (2, 9, 8, 6)
-        x = conv(model.second[0], max_pool_2x2(conv(model.first[0], x)))
-        x = conv(model.second[1], max_pool_2x2(conv(model.first[1], x)))
+        for first, second in zip(model.first, model.second, strict=True):
+            x = nnx.silu(conv(second, nnx.silu(max_pool_2x2(conv(first, x)))))
         return (x.max((1, 2)) @ model.head.kernel[...] + model.head.bias[...]) / 8
 
     np.testing.assert_allclose(apply(model, x), jax.jit(by_hand)(model, x), atol=1e-5)
