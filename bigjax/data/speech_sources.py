@@ -111,18 +111,21 @@ def speech_commands(root: str, *, bad: BadRecords) -> Found:
 
 
 @speech_source
-def fsdd(root: str, held_out_speaker: str | None = None, *, bad: BadRecords) -> Found:
+def fsdd(root: str, held_out_speaker: str | None = None, holdout: int = 5, *, bad: BadRecords) -> Found:
     """The Free Spoken Digit Dataset: `root/<digit>_<speaker>_<index>.wav`; the digit's name is the transcript.
 
-    Indices 0 to 4 are the official test split; of the others, 5 to 9 are for validation.
+    Indices 0 to 4 are the official test split.
 
     Args:
       held_out_speaker: the test split is all of this speaker instead, who is in no other.
+      holdout: how many of the others, from index 5 on, are for validation; with 0 all are for training.
 
     Raises:
       UserError: the folder or the speaker is missing, or see `speech_dataset`.
     """
-    found: Found = {"train": [], "validation": [], "test": []}
+    if holdout < 0:
+        raise UserError(f"config.data.holdout must not be negative, but is {holdout}.")
+    found: Found = {"train": [], "validation": [], "test": []} if holdout else {"train": [], "test": []}
     speakers = set()
     for path in sorted(existing(root).glob("*.wav")):
         digit, _, rest = path.stem.partition("_")
@@ -132,7 +135,7 @@ def fsdd(root: str, held_out_speaker: str | None = None, *, bad: BadRecords) -> 
             continue
         speakers.add(speaker)
         tested = int(index) < 5 if held_out_speaker is None else speaker == held_out_speaker
-        name = "test" if tested else "validation" if 5 <= int(index) < 10 else "train"
+        name = "test" if tested else "validation" if 5 <= int(index) < 5 + holdout else "train"
         found[name].append(utterance(repr(str(path)), path, DIGITS[int(digit)]))
     if held_out_speaker is not None and held_out_speaker not in speakers:
         raise UserError(

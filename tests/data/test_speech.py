@@ -188,6 +188,10 @@ def test_fsdd(tmp_path):
     assert not any("joe" in u.path for name in ("train", "validation") for u in dataset.splits[name].utterances)
     with pytest.raises(UserError, match=r"There is no speaker 'jo' .* there are jane, joe"):
         load("fsdd", root=str(tmp_path), held_out_speaker="jo")
+    dataset = load("fsdd", root=str(tmp_path), holdout=0)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 16, "test": 8}
+    with pytest.raises(UserError, match="holdout must not be negative"):
+        load("fsdd", root=str(tmp_path), holdout=-1)
 
 
 def test_bpe_labels(tmp_path, corpus):
