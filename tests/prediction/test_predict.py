@@ -157,17 +157,7 @@ def test_what_is_wrong_with_a_jsonl_is_named(tmp_path, content, sentence):
         (IMAGES, "a dog.png", {}, r"There is no file 'a dog.png'\.$"),
         *(
             (TEXTS, name, CONTEXT, rf"There is no file '{name}'\.$")
-            for name in (
-                "no.json",
-                "no.jsonl",
-                "no/no.txt",
-                "no.tsv",
-                "NO.CSV",
-                "dog.jpg",
-                "no.png",
-                "no.wav",
-                "no.flac",
-            )
+            for name in ("no.json", "no.jsonl", "no/no.txt", "no.tsv", "NO.CSV", "dog.jpg", "no.wav", "no.flac")
         ),
         (TEXTS, "reviews/", CONTEXT, r"There is no folder 'reviews/'\.$"),
     ],
