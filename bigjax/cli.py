@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--beams", type=int, default=1, help="above 1: beam search (default: 1)")
     command.add_argument("--seed", type=int, default=0, help="the same seed gives the same text (default: 0)")
     command = verb("predict", predict, "what a trained model answers to an input")
-    command.add_argument("input", metavar="INPUT", help="a text, an image, a WAV file; or a folder or JSONL of them")
+    command.add_argument("input", metavar="INPUT", help="a text, an image, a WAV file; or a folder or table of them")
     command.add_argument("--workdir", required=True, help="the run's folder")
     command.add_argument("--context", help="the passage that a question is about")
     command.add_argument("--json", action="store_true", help="an object a line, for machines")

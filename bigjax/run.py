@@ -205,7 +205,7 @@ def predict(workdir: str | Path, source: str, **options: str) -> Iterator[tuple[
     """What a run's model answers to an input, a file or many; see `bigjax.prediction.predict`.
 
     Args:
-      source: a text, a file, a folder or a JSONL.
+      source: a text, a file, a folder or a table.
       options: what an input has besides, such as the `context` that a question is about.
 
     Yields:

@@ -1,10 +1,11 @@
 """`bigjax predict`: what a run's model answers to what was typed, to a file, or to many of them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from bigjax.data.records import SURROGATE, BadRecords, parse_delimited
 from bigjax.errors import UserError, nearest
 from bigjax.prediction import PREDICTORS
 from bigjax.prediction.predictor import Answer, Predictor
@@ -13,13 +14,17 @@ if TYPE_CHECKING:
     from bigjax.run import Run
 
 BATCH = 32  # inputs that go through the model together
+TABLES = (".tsv", ".csv", ".jsonl")
+# What ends in one of these is meant as the name of a file.
+SUFFIXES = (".txt", ".json", *TABLES, *(suffix for kind in PREDICTORS.values() for suffix in kind.suffixes))
 
 
 def predict(run: "Run", source: str, options: Mapping[str, str]) -> Iterator[tuple[dict[str, str], Answer]]:
     """Each input with its answer; see `inputs` for what `source` may be.
 
     Raises:
-      UserError: the run's task answers nothing, or an input cannot be read.
+      UserError: the run's task answers nothing; `source` is not as it should be; or the model cannot take one of the
+        inputs, after the answers to those before it.
     """
     task = run.config.get("task", {}).get("name")
     if task not in PREDICTORS:
@@ -28,15 +33,19 @@ def predict(run: "Run", source: str, options: Mapping[str, str]) -> Iterator[tup
     found = inputs(predictor, source, options)
     for start in range(0, len(found), BATCH):
         some = found[start : start + BATCH]
-        yield from zip(some, predictor(some), strict=True)
+        try:
+            answers: Iterable[Answer] = predictor(some)
+        except UserError:  # one is at fault: those before it are still answered, each by itself
+            answers = (predictor([example])[0] for example in some)
+        yield from zip(some, answers, strict=True)
 
 
 def inputs(predictor: Predictor, source: str, options: Mapping[str, str]) -> list[dict[str, str]]:
     """The inputs that `source` stands for.
 
-    It is a JSONL file with an object of the predictor's fields on each line, a folder whose files (in sorted order,
-    hidden ones left out) have the predictor's suffixes, or one such file; for a task about text, a folder of .txt
-    files, one of them, or the text itself.
+    It is a table of them (see `read_table`), a folder whose files (in sorted order, hidden ones left out) have the
+    predictor's suffixes, or one such file; for a task about text, a folder of .txt files, one of them, or the text
+    itself, unless it is one word that reads like the name of a file or folder.
 
     Args:
       options: the other fields, the same for all inputs that do not say them themselves.
@@ -54,12 +63,14 @@ def inputs(predictor: Predictor, source: str, options: Mapping[str, str]) -> lis
         if not files:
             raise UserError(f"{source!r} has no files that end in {', '.join(suffixes)}.")
         found = [one(file) for file in files]
-    elif path is not None and path.suffix.lower() == ".jsonl":
-        found = read_jsonl(path, predictor)
+    elif path is not None and path.suffix.lower() in TABLES:
+        found = read_table(path, predictor, options)
     elif path is not None and path.suffix.lower() in suffixes:
         found = [one(path)]
-    elif predictor.suffixes or path or (not source.split()[1:] and source.lower().endswith((*suffixes, ".jsonl"))):
-        raise UserError(f"There is no file {source!r} that ends in {', '.join(suffixes)} or .jsonl, and no folder.")
+    elif path is None and source.lower().endswith(("/", *SUFFIXES)) and (predictor.suffixes or not source.split()[1:]):
+        raise UserError(f"There is no {'folder' if source.endswith('/') else 'file'} {source!r}.")
+    elif path is not None or predictor.suffixes:
+        raise UserError(f"{source!r} must end in one of {', '.join((*suffixes, *TABLES))}, or be a folder.")
     else:
         found = [("An input", {first: source})]
     examples = []
@@ -69,6 +80,8 @@ def inputs(predictor: Predictor, source: str, options: Mapping[str, str]) -> lis
             if not example.get(field, "").strip():
                 option = "" if field == first else f" (--{field})"
                 raise UserError(f"{where} has no {field}{option}.")
+            if SURROGATE.search(example[field]):
+                raise UserError(f"{where} has half a character in its {field} (a surrogate), which no text has.")
         examples.append({field: example[field] for field in predictor.fields})
     return examples
 
@@ -90,27 +103,52 @@ def text_of(file: Path) -> str:
         raise UserError(f"{str(file)!r} cannot be read as UTF-8 text: {error}.") from error
 
 
-def read_jsonl(path: Path, predictor: Predictor) -> list[tuple[str, dict[str, str]]]:
-    """The inputs in a JSONL file, each with its place; paths in it are relative to its folder."""
+class Stop(BadRecords):
+    """A bad record ends the command: config.data.on_error is no way to mend it."""
+
+    def report(self, where: str, problem: str) -> NoReturn:
+        raise UserError(f"{where}: {problem}.")
+
+
+def read_table(path: Path, predictor: Predictor, options: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """The inputs in a .tsv, .csv or .jsonl, each with its place; paths in it are relative to its folder.
+
+    Columns are called as in the run's training data; in a .jsonl they may have the names of the fields instead.
+    """
+    first, columns = predictor.fields[0], predictor.columns
+    if (kind := path.suffix.lower()) == ".jsonl":
+        records = json_records(path)
+    else:
+        needed = [column for field, column in columns.items() if field not in options]
+        records = parse_delimited(str(path), kind, needed, Stop("stop"))
     found = []
+    for where, values in records:
+        # One column may be called as the other field is: so all go by column or all by field, whichever has more.
+        names = max(tuple(columns.values()), predictor.fields, key=lambda names: sum(name in values for name in names))
+        record = {field: values[name] for field, name in zip(columns, names, strict=True) if name in values}
+        if not record or not all(isinstance(value, str) for value in record.values()):
+            raise UserError(f"{where} must be an object with texts: {', '.join(columns.values())}.")
+        if predictor.suffixes and record.get(first, "").strip():
+            record[first] = str(path.parent / record[first])
+            if existing(record[first]) is None:
+                raise UserError(f"{where}: there is no file {record[first]!r}.")
+        found.append((where, record))
+    if not found:
+        raise UserError(f"{str(path)!r} is empty.")
+    return found
+
+
+def json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is on each line of a .jsonl, with its place; what is no object is one of nothing."""
     for number, line in enumerate(text_of(path).split("\n"), 1):
         if not line.strip():
             continue
         where = f"{str(path)!r} line {number}"
         try:
-            record = json.loads(line)
-        except ValueError as error:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:  # the latter where it is nested too deeply
             raise UserError(f"{where} is no JSON: {error}.") from error
-        wanted = [field for field in predictor.fields if isinstance(record, dict) and field in record]
-        if not wanted or not all(isinstance(record[field], str) for field in wanted):
-            raise UserError(f"{where} must be an object with texts: {', '.join(predictor.fields)}.")
-        record = {field: record[field] for field in wanted}
-        if predictor.suffixes and predictor.fields[0] in record:
-            record[predictor.fields[0]] = str(path.parent / record[predictor.fields[0]])
-        found.append((where, record))
-    if not found:
-        raise UserError(f"{str(path)!r} is empty.")
-    return found
+        yield where, values if isinstance(values, dict) else {}
 
 
 def readable(example: Mapping[str, str], answer: Answer) -> str:

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 Answer = dict[str, Any]
 
+# The keys of `config.data` that say what a field is called in the tables, or records of TFDS, of the training data.
+COLUMNS = {"text": ("text_column", "source_column", "text_key"), "context": ("pair_column", "pair_key")}
+
 
 class Predictor:
     """Answers of a trained model to single inputs; a subclass is of one task.
 
-    An input is a dict of strings: what a line of a JSONL file holds, or what was typed. An answer is a dict that can
+    An input is a dict of strings: what a record of a table holds, or what was typed. An answer is a dict that can
     be JSON: `answer` (text), `probability` (of it, 0 to 1), and what else the task knows, such as `alternatives`: more
     dicts with `answer` and `probability`.
 
@@ -31,6 +34,13 @@ class Predictor:
 
     def __init__(self, run: "Run") -> None:
         self.run = run
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What each field is called in the run's training data; as itself where they do not say."""
+        data = self.run.config["data"]
+        named = {field: [data[key] for key in COLUMNS.get(field, ()) if data.get(key)] for field in self.fields}
+        return {field: names[0] if names else field for field, names in named.items()}
 
     @property
     def tokenizer(self) -> Tokenizer:

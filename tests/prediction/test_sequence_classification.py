@@ -92,6 +92,12 @@ def test_a_pair_takes_its_second_text_from_the_context(capsys, pairs, tmp_path):
     assert [a["answer"] for a in ask(capsys, pairs, tmp_path / "pairs.jsonl")] == ["no", "yes"]
 
 
+def test_the_columns_of_training_are_those_of_prediction(capsys, pairs, tmp_path):
+    (tmp_path / "pairs.tsv").write_text("label\tsecond\ttext\n?\ta poor film\ta film\n?\ta great film\ta film\n")
+    found = ask(capsys, pairs, tmp_path / "pairs.tsv")
+    assert [(a["context"], a["answer"]) for a in found] == [("a poor film", "no"), ("a great film", "yes")]
+
+
 def test_what_is_missing_is_told(capsys, single, pairs):
     assert main(["predict", "a film", f"--workdir={pairs.workdir}"]) == 2
     assert "An input has no context (--context)" in capsys.readouterr().err
