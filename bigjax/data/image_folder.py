@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from io import FileIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from bigjax.data.dataset import Dataset
 from bigjax.data.decoding import Encoded, Format, Interpolation, decoded_dataset
 from bigjax.data.fingerprint import files_sha256
 from bigjax.data.images import Augment
-from bigjax.data.records import OnError
+from bigjax.data.records import OnError, files_below
 from bigjax.errors import UserError, nearest
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -44,9 +45,10 @@ def image_folder(
 ) -> Dataset:
     """Images in `root/train/<class>/`, `root/validation/<class>/` (or `val`) and `root/test/<class>/`, uint8 [H, W, C].
 
-    The classes are the folders of train in sorted order; files come in sorted order; hidden files and other kinds of
-    files are passed over. Without a validation folder the share `holdout` of the training images is it: always the
-    same images, whatever config.seed, until files are added or removed; 0 is no validation.
+    The classes are the folders of train in sorted order; files come in sorted order. Hidden files are passed over, and
+    so are other kinds of files and those in folders of a class folder, but a note tells of these. Without a validation
+    folder the share `holdout` of the training images is it: always the same images, whatever config.seed, until files
+    are added or removed; 0 is no validation.
 
     With `cache` all images are decoded at the start into one array, so that a damaged one is found at once, and the
     fingerprint is over the pixels. Without, they are decoded when a batch needs them, and the fingerprint is over the
@@ -67,13 +69,14 @@ def image_folder(
     classes = subfolders(folder / "train")
     if not classes:
         raise UserError(f"{str(folder / 'train')!r} has no class folders (config.data.root is {root!r}): {LAYOUT}.")
-    files = {"train": list_images(folder, "train", classes)}
+    others: list[str] = []
+    files = {"train": list_images(folder, "train", classes, others)}
     for name in ("validation", "val", "test"):
         split = "validation" if name == "val" else name
         if (folder / name).is_dir():
             if split in files:
                 raise UserError(f"{str(folder)!r} has both 'validation' and 'val'; remove one of them.")
-            files[split] = list_images(folder, name, classes)
+            files[split] = list_images(folder, name, classes, others)
     empty = set(classes) - {classes[label] for _, label in files["train"]}
     if empty:
         raise UserError(f"The class folder {str(folder / 'train' / min(empty))!r} has no images: {LAYOUT}.")
@@ -82,7 +85,8 @@ def image_folder(
     splits = {split: encoded(folder, part) for split, part in files.items()}
     augment = Augment(crop, padding, flip, cutout, crop_scale, crop_ratio, randaugment_ops, randaugment_magnitude)
     form = Format(image_size, grayscale, interpolation)
-    return decoded_dataset(splits, classes, augment, form, cache, on_error, repr(str(folder)))
+    data = decoded_dataset(splits, classes, augment, form, cache, on_error, repr(str(folder)))
+    return replace(data, notes=(*data.notes, *passed_over(others)))
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -90,20 +94,36 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def list_images(root: Path, split: str, classes: Sequence[str]) -> Files:
-    """The images of `root/split/<class>/`, sorted by class and name; raises UserError for a class not in `classes`."""
+def list_images(root: Path, split: str, classes: Sequence[str], others: list[str]) -> Files:
+    """The images of `root/split/<class>/`, sorted by class and name; raises UserError for a class not in `classes`.
+
+    Files of other kinds, and those deeper below, are added to `others`; hidden ones are not.
+    """
     files = []
     for name in subfolders(root / split):
         if name not in classes:
             raise UserError(f"{str(root / split / name)!r} is no class of the train folder; {nearest(name, classes)}")
-        label = classes.index(name)
-        images = [
-            (f"{split}/{name}/{entry.name}", label)
-            for entry in os.scandir(root / split / name)
-            if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
-        ]
+        label, images = classes.index(name), []
+        for entry in os.scandir(root / split / name):
+            path = f"{split}/{name}/{entry.name}"
+            if entry.name.startswith("."):
+                continue
+            if entry.name.lower().endswith(SUFFIXES):
+                images.append((path, label))
+            elif entry.is_dir():
+                others += (str(file.relative_to(root)) for file in files_below(root / path, "*"))
+            else:
+                others.append(path)
         files += sorted(images)
     return files
+
+
+def passed_over(files: Sequence[str]) -> tuple[str, ...]:
+    """A note of the files in class folders that are not used, if there are any."""
+    if not files:
+        return ()
+    what = f"{len(files)} file{'s' * (len(files) > 1)}, such as {min(files)!r}"
+    return (f"passed over {what}: only {', '.join(SUFFIXES)} right in a class folder are read",)
 
 
 def hold_out(files: Sequence[T], share: float) -> tuple[list[T], list[T]]:

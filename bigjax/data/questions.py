@@ -1,12 +1,11 @@
 """Questions about passages, in the forms in which people keep them, checked one by one."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bigjax.data.records import SURROGATE, BadRecords, read_table
+from bigjax.data.records import SURROGATE, BadRecords, loaded, read_table
 from bigjax.errors import UserError
 
 
@@ -50,7 +49,7 @@ def read_articles(path: str, option: str) -> list[dict[str, Any]]:
     if not file.is_file():
         raise UserError(f"There is no file {path!r} (config.data.{option}).")
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = loaded(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{path!r} (config.data.{option}) is no JSON in UTF-8: {error}.") from error
     articles = content.get("data") if isinstance(content, dict) else None

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +13,7 @@ from bigjax.errors import UserError, nearest
 OnError = Literal["stop", "skip"]
 
 SURROGATE = re.compile("[\ud800-\udfff]")
+SHOWN = 3  # bad records that a note tells of; the others are counted
 
 
 class BadRecords:
@@ -23,7 +25,8 @@ class BadRecords:
 
     def __init__(self, on_error: OnError) -> None:
         self.on_error = on_error
-        self.problems: list[str] = []
+        self.count = 0
+        self.problems: list[str] = []  # the first of them, for there may be millions
 
     def report(self, where: str, problem: str) -> None:
         """Notes a record that its reader then leaves out.
@@ -37,15 +40,17 @@ class BadRecords:
         """
         if self.on_error == "stop":
             raise UserError(f"{where}: {problem} (config.data.on_error='skip' leaves such records out).")
-        self.problems.append(f"{where}: {problem}")
+        self.count += 1
+        if self.count <= SHOWN:
+            self.problems.append(f"{where}: {problem}")
 
     @property
     def notes(self) -> tuple[str, ...]:
         """How many were skipped, with the first of them; empty where there were none."""
-        if not self.problems:
+        if not self.count:
             return ()
-        shown = "; ".join(self.problems[:3]) + ("; ..." if len(self.problems) > 3 else "")
-        return (f"skipped {len(self.problems)} bad record{'s' * (len(self.problems) > 1)}: {shown}",)
+        shown = "; ".join(self.problems) + ("; ..." if self.count > SHOWN else "")
+        return (f"skipped {self.count} bad record{'s' * (self.count > 1)}: {shown}",)
 
     @property
     def reason(self) -> str:
@@ -63,14 +68,15 @@ class Record(NamedTuple):
 def read_table(path: str, option: str, columns: Sequence[str], bad: BadRecords) -> Iterator[Record]:
     """The records of a .tsv, .csv or .jsonl file in UTF-8 that have something in each of `columns`, in order.
 
-    The first line of a .tsv or .csv names the columns. In a .tsv a quotation mark is one and nothing else; a .csv is
-    quoted as spreadsheets do it.
+    The first line of a .tsv or .csv names the columns, and so do the keys of the first object of a .jsonl. In a .tsv a
+    quotation mark is one and nothing else; a .csv is quoted as spreadsheets do it.
 
     Args:
       option: the key of `config.data` that names the file.
 
     Raises:
-      UserError: there is no such file, it is empty, it lacks a column, or `bad` stops at a record.
+      UserError: there is no such file, it is empty, its first line cannot be read or lacks a column, or `bad` stops at
+        a record.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -80,12 +86,19 @@ def read_table(path: str, option: str, columns: Sequence[str], bad: BadRecords) 
         raise UserError(f"{path!r} (config.data.{option}) must end in .tsv, .csv or .jsonl, which says what it holds.")
     if file.stat().st_size == 0:
         raise UserError(f"{path!r} (config.data.{option}) is empty.")
-    for where, values in parse_json(path, bad) if kind == ".jsonl" else parse_delimited(path, kind, columns, bad):
+    found = parse_json(path, columns, bad) if kind == ".jsonl" else parse_delimited(path, kind, columns, bad)
+    for where, values in found:
         missing = [column for column in columns if values.get(column) is None or not str(values[column]).strip()]
         if missing:
             bad.report(where, f"there is nothing in {missing[0]!r}")
         else:
             yield Record(where, values)
+
+
+def files_below(folder: Path, pattern: str) -> list[Path]:
+    """The files of such names in a folder and those below it, in sorted order, without hidden files and folders."""
+    files = (file for file in folder.rglob(pattern) if file.is_file())
+    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
 
 
 def lines(path: str, bad: BadRecords) -> Iterator[tuple[int, str]]:
@@ -98,20 +111,34 @@ def lines(path: str, bad: BadRecords) -> Iterator[tuple[int, str]]:
                 bad.report(f"{path!r} line {number}", f"not UTF-8 at byte {error.start}; save the file as UTF-8")
 
 
-def parse_json(path: str, bad: BadRecords) -> Iterator[Record]:
+def loaded(text: str) -> Any:
+    """What a text in JSON holds; raises ValueError where it is none."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply to be read") from error
+
+
+def parse_json(path: str, columns: Sequence[str], bad: BadRecords) -> Iterator[Record]:
     """An object on each line; blank lines are passed over."""
+    first = True
     for number, line in lines(path, bad):
         if not line.strip():
             continue
         where = f"{path!r} line {number}"
         try:
-            values = json.loads(line)
+            values = loaded(line)
         except ValueError as error:
             bad.report(where, f"no JSON: {error}")
             continue
         if not isinstance(values, dict):
             bad.report(where, "no JSON object")
-        elif "\\u" in line and SURROGATE.search(json.dumps(values, ensure_ascii=False)):
+            continue
+        if first and (missing := [column for column in columns if column not in values]):
+            # A column that the file does not have is no bad record.
+            raise UserError(f"{where} has no key {missing[0]!r}; {nearest(missing[0], values)}")
+        first = False
+        if "\\u" in line and SURROGATE.search(json.dumps(values, ensure_ascii=False)):
             bad.report(where, "a \\ud... escape that is half a character, which no text has")
         else:
             yield Record(where, values)
@@ -119,6 +146,25 @@ def parse_json(path: str, bad: BadRecords) -> Iterator[Record]:
 
 def parse_delimited(path: str, kind: str, columns: Sequence[str], bad: BadRecords) -> Iterator[Record]:
     """The rows below a line of column names; a row of several lines is where its first one is."""
+    unread = BadRecords("skip")
+    _, header = next(rows(path, kind, unread), (1, []))
+    if unread.count:  # without it the first record would pass for the names of the columns
+        raise UserError(f"{unread.problems[0]} (the first line must name the columns).")
+    for column in columns:
+        if column not in header:
+            raise UserError(f"{path!r} has no column {column!r} in its first line; {nearest(column, header)}")
+        if header.count(column) > 1:
+            raise UserError(f"{path!r} has several columns {column!r} in its first line; rename all but one.")
+    for number, row in islice(rows(path, kind, bad), 1, None):
+        where = f"{path!r} line {number}"
+        if len(row) == len(header):
+            yield Record(where, dict(zip(header, row, strict=True)))
+        elif row:
+            bad.report(where, f"{len(row)} columns, but the first line names {len(header)}")
+
+
+def rows(path: str, kind: str, bad: BadRecords) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a .tsv or .csv, the first one too, with the number of the line where each begins."""
     csv.field_size_limit(2**31 - 1)  # a text may be long
     begin = 0  # csv's own line_num does not count lines that are left out
 
@@ -134,27 +180,13 @@ def parse_delimited(path: str, kind: str, columns: Sequence[str], bad: BadRecord
         quoting=csv.QUOTE_NONE if kind == ".tsv" else csv.QUOTE_MINIMAL,
         strict=True,  # else a quotation mark that is never closed swallows the rest of the file
     )
-
-    def rows() -> Iterator[list[str]]:
-        nonlocal begin
-        while True:
-            begin = 0
-            try:
-                yield next(reader)
-            except csv.Error as error:
-                bad.report(f"{path!r} line {begin}", f"it cannot be cut into columns: {error}")
-            except StopIteration:
-                return
-
-    header = next(rows(), [])
-    for column in columns:
-        if column not in header:
-            raise UserError(f"{path!r} has no column {column!r} in its first line; {nearest(column, header)}")
-        if header.count(column) > 1:
-            raise UserError(f"{path!r} has several columns {column!r} in its first line; rename all but one.")
-    for row in rows():
-        where = f"{path!r} line {begin}"
-        if len(row) == len(header):
-            yield Record(where, dict(zip(header, row, strict=True)))
-        elif row:
-            bad.report(where, f"{len(row)} columns, but the first line names {len(header)}")
+    while True:
+        begin = 0
+        try:
+            row = next(reader)
+        except csv.Error as error:
+            bad.report(f"{path!r} line {begin}", f"it cannot be cut into columns: {error}")
+        except StopIteration:
+            return
+        else:
+            yield begin, row

@@ -1,17 +1,13 @@
 """Extractive question answering: SQuAD (Rajpurkar et al. 2016, 2018), and questions of the user's own."""
 
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
 
 from bigjax.data.dataset import Dataset
-from bigjax.data.decoding import blocks
 from bigjax.data.prepare import prepared_builder
 from bigjax.data.questions import Question, checked, read_questions
 from bigjax.data.records import BadRecords, OnError
 from bigjax.data.subwords import subword_tokenizer
-from bigjax.data.tfds import BLOCK, named, records
+from bigjax.data.tfds import named, text_records
 from bigjax.data.windows import Windows, WindowSplit, make_layout
 from bigjax.errors import UserError
 
@@ -83,28 +79,15 @@ def tfds_squad(
     features = [*FEATURES, *(("is_impossible",) if "is_impossible" in known else ())]
     questions: dict[str, list[Question]] = {}
     for name, split in named(train_split, validation_split, test_split).items():
-        count, fetch = records(builder, name, split, *features)
-        found = (
-            {"is_impossible": False} | decoded(values)
-            for block in blocks(count, BLOCK, f"reading {name}")
-            for values in fetch(block)
-        )
         questions[name] = [
             question
-            for values in found
-            for question in checked(f"Question {values['id']!r} of {split!r} of {dataset!r}", values, bad)
+            for _, values in text_records(builder, dataset, name, split, features, bad)
+            for question in checked(
+                f"Question {values['id']!r} of {split!r} of {dataset!r}", {"is_impossible": False} | values, bad
+            )
         ]
     sizes = {"max_length": max_length, "stride": stride, "max_query_length": max_query_length}
     return question_dataset(questions, tokenizer, vocab_size, sizes, buckets, bad)
-
-
-def decoded(value: Any) -> Any:
-    """Bytes as text, and arrays as lists, in whatever they stand."""
-    if isinstance(value, Mapping):
-        return {key: decoded(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | list):
-        return [decoded(item) for item in value]
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def question_dataset(

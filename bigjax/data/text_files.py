@@ -1,6 +1,7 @@
 """Texts to learn from: the user's own files, Penn Treebank and WikiText in theirs, and one that every Python has."""
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from bigjax.data.cached import spooled
 from bigjax.data.dataset import Dataset
-from bigjax.data.records import BadRecords, OnError, read_table
+from bigjax.data.records import BadRecords, OnError, files_below, lines, read_table
 from bigjax.data.text import Layout, Packing, text_dataset
 from bigjax.data.tokenizer import CHUNK, DOCUMENT_END, character_start, not_utf8
 from bigjax.errors import UserError
@@ -32,14 +33,16 @@ def text_file(
 ) -> Dataset:
     """The user's own texts, memory-mapped; without one for validation, the last `holdout` of the first is it.
 
-    Each is a file of text, or of documents: a folder of .txt files, or a .jsonl with one on each line.
+    Each is a file of text, or of documents: a folder of .txt files, those in folders below it too, or a .jsonl with one
+    on each line.
 
     Args:
       tokenizer: "bytes", "bpe" (which learns `vocab_size` tokens), "chars" or "words" (those of the training text), or
         a checkpoint's tokenizer.json or folder.
       packing: documents share rows, and attention looks "across" their ends, or stays "within" each.
       text_key: where the text is in a line of a .jsonl.
-      on_error: whether a bad document stops the run or is left out.
+      on_error: whether a bad document stops the run or is left out; of a file of text "skip" leaves out the lines that
+        are not UTF-8.
 
     Raises:
       UserError: a file is missing, empty or no text, or too short for the context.
@@ -142,10 +145,11 @@ def read_texts(
     bad = BadRecords(on_error)
     given = {"train": train, "validation": validation, "test": test}
     files = {name: file for name, file in given.items() if file is not None}
+    check_apart(files)
     texts = {name: read_text(file, name, text_key, bad) for name, file in files.items()}
     for name, text in texts.items():
         if not len(text):
-            raise UserError(f"The {name} split is empty: {files[name]!r} has 0 bytes.")
+            raise UserError(f"The {name} split is empty: {files[name]!r} has 0 bytes of text{bad.reason}.")
     if validation is None:
         if not 0 < holdout < 1:
             raise UserError(f"config.data.holdout must be between 0 and 1, not {holdout}.")
@@ -162,6 +166,17 @@ def read_texts(
             texts["train"], texts["validation"] = whole[:cut], whole[cut:]
         del files["train"]
     return Texts(texts, files, bad.notes)
+
+
+def check_apart(files: Mapping[str, str]) -> None:
+    """Raises UserError where a split's texts would be among those of another one's folder, too."""
+    paths = {name: Path(file).expanduser().resolve() for name, file in files.items()}
+    for (inner, path), (outer, folder) in permutations(paths.items(), 2):
+        if folder in path.parents and (path.is_dir() or path.suffix == ".txt"):
+            raise UserError(
+                f"{files[inner]!r} (config.data.{inner}) lies in {files[outer]!r} (config.data.{outer}), so that both "
+                "would have its texts; move it out."
+            )
 
 
 def behind(text: np.ndarray, place: int, byte: bytes) -> int:
@@ -182,7 +197,10 @@ def read_text(path: str, option: str, text_key: str, bad: BadRecords) -> np.ndar
         raise UserError(f"There is no text file {path!r} (config.data.{option}).")
     if file.suffix.lower() == ".jsonl":
         return joined(lambda: json_documents(path, option, text_key, bad), path, option, bad)
-    return memory_mapped(file)
+    text = memory_mapped(file)
+    if bad.on_error == "skip" and not_utf8(text) is not None:
+        return spooled(line.encode() for _, line in lines(path, bad))
+    return text
 
 
 def memory_mapped(file: Path) -> np.ndarray:
@@ -206,8 +224,8 @@ def joined(documents: Callable[[], Iterator[memoryview]], path: str, option: str
 
 
 def folder_documents(folder: Path, bad: BadRecords) -> Iterator[memoryview]:
-    """The .txt files of a folder in sorted order, hidden ones left out; one that is no text is a bad record."""
-    for file in sorted(file for file in folder.glob("*.txt") if file.is_file() and not file.name.startswith(".")):
+    """The .txt files of a folder and those below it in sorted order; one that is no text is a bad record."""
+    for file in files_below(folder, "*.txt"):
         text = memory_mapped(file)
         if problem := no_document(text):
             bad.report(repr(str(file)), problem)

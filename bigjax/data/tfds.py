@@ -5,7 +5,7 @@ not. A split is a TFDS split or a part of one: "train", "train[:90%]", "train[90
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,7 @@ def tfds_text(
     tokenizer: str = "bytes",
     vocab_size: int | None = None,
     eval_streams: int = 8,
+    on_error: OnError = "stop",
 ) -> Dataset:
     """The texts of a split one after another in the order of its records, each ending with a newline.
 
@@ -105,20 +106,22 @@ def tfds_text(
       tokenizer: as in `text_file`.
       dataset: a TFDS name, `name[/config][:version]`.
       data_dir: where TFDS keeps its data; None is its own default, ~/tensorflow_datasets or TFDS_DATA_DIR.
+      on_error: whether a text that is not UTF-8 stops the run or is left out.
 
     Raises:
-      UserError: an unknown or unprepared data set, an unknown split or feature, or texts as in `text_file`.
+      UserError: an unknown or unprepared data set, an unknown split or feature, a text that is not UTF-8, or texts as
+        in `text_file`.
     """
     import tensorflow_datasets as tfds
 
-    builder = prepared_builder(dataset, data_dir)
+    builder, bad = prepared_builder(dataset, data_dir), BadRecords(on_error)
     feature(builder, "text_key", text_key, tfds.features.Text)
     texts = {}
     for name, split in named(train_split, validation_split, test_split).items():
-        count, fetch = records(builder, name, split, text_key)
-        parts = (t for block in blocks(count, BLOCK, f"reading {name}") for t in values(fetch, text_key, block))
-        texts[name] = spooled(part.removesuffix(b"\n") + b"\n" for part in parts)
-    return text_dataset(texts, context, layout, tokenizer, vocab_size, eval_streams, repr(dataset))
+        parts = (record[text_key] for _, record in text_records(builder, dataset, name, split, [text_key], bad))
+        texts[name] = spooled((part.removesuffix("\n") + "\n").encode() for part in parts)
+    what = repr(dataset)
+    return text_dataset(texts, context, layout, tokenizer, vocab_size, eval_streams, what, notes=bad.notes)
 
 
 def tfds_translation(
@@ -153,21 +156,10 @@ def tfds_translation(
         feature(builder, option, language, tfds.features.Text)
     texts = {}
     for name, split in named(train_split, validation_split, test_split).items():
-        count, fetch = records(builder, name, split, source_language, target_language)
         texts[name] = Pairs([], [])
-        for block in blocks(count, BLOCK, f"reading {name}"):
-            for number, record in zip(block, fetch(block), strict=True):
-                source, target = (text(record[language]) for language in (source_language, target_language))
-                add_pair(texts[name], source, target, f"Example {number} of {split!r} of {dataset!r}", bad)
+        for where, record in text_records(builder, dataset, name, split, [source_language, target_language], bad):
+            add_pair(texts[name], record[source_language], record[target_language], where, bad)
     return pairs_dataset(texts, tokenizer, vocab_size, max_length, buckets, bad)
-
-
-def text(value: bytes) -> str | None:
-    """UTF-8 as text; None where it is none."""
-    try:
-        return bytes(value).decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def tfds_labelled_text(
@@ -183,6 +175,7 @@ def tfds_labelled_text(
     vocab_size: int | None = None,
     max_length: int = 128,
     buckets: int = 12,
+    on_error: OnError = "stop",
 ) -> Dataset:
     """Texts with one of several labels, as `glue/sst2` (with text_key="sentence") and `imdb_reviews` have them.
 
@@ -194,28 +187,28 @@ def tfds_labelled_text(
 
     Raises:
       UserError: an unknown or unprepared data set, an unknown split or feature, a split whose labels are kept secret,
-        or what `text_table` refuses.
+        a text that is not UTF-8, or what `text_table` refuses.
     """
     import tensorflow_datasets as tfds
 
-    builder = prepared_builder(dataset, data_dir)
+    builder, bad = prepared_builder(dataset, data_dir), BadRecords(on_error)
     options = {"text_key": text_key} if pair_key is None else {"text_key": text_key, "pair_key": pair_key}
     for option, key in options.items():
         feature(builder, option, key, tfds.features.Text)
     label = feature(builder, "label_key", label_key, tfds.features.ClassLabel)
     splits = {}
     for name, split in named(train_split, validation_split, test_split).items():
-        count, fetch = records(builder, name, split, *options.values(), label_key)
-        found = [record for block in blocks(count, BLOCK, f"reading {name}") for record in fetch(block)]
+        keys = [*options.values(), label_key]
+        found = [record for _, record in text_records(builder, dataset, name, split, keys, bad)]
         labels = np.array([record[label_key] for record in found], np.int64)
         if labels.min() < 0:
             raise UserError(
                 f"The labels of {split!r} of {dataset!r} are not given (they are {labels.min()}), as those of GLUE's "
                 f"test splits; choose another config.data.{name}_split."
             )
-        first, *second = ([record[key].decode() for record in found] for key in options.values())
+        first, *second = ([record[key] for record in found] for key in options.values())
         splits[name] = Labelled(first, second[0] if second else None, labels)
-    return labelled_text_dataset(splits, label.names, tokenizer, vocab_size, max_length, buckets)
+    return labelled_text_dataset(splits, label.names, tokenizer, vocab_size, max_length, buckets, bad.notes)
 
 
 def named(train: str, validation: str | None, test: str | None) -> dict[str, str]:
@@ -224,9 +217,38 @@ def named(train: str, validation: str | None, test: str | None) -> dict[str, str
     return {name: split for name, split in splits.items() if split is not None}
 
 
-def values(fetch: Fetch, key: str, examples: Sequence[int]) -> list[Any]:
-    """One feature of some examples."""
-    return [record[key] for record in fetch(examples)]
+def text_records(
+    builder: Any, dataset: str, name: str, split: str, keys: Sequence[str], bad: BadRecords
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each example of a split is, for errors, and its features `keys`, with text as `str`.
+
+    One with text that is not UTF-8 is a bad record.
+
+    Raises:
+      UserError: `bad` stops at an example, or none is left.
+    """
+    count, fetch = records(builder, name, split, *keys)
+    before = bad.count
+    for block in blocks(count, BLOCK, f"reading {name}"):
+        for number, record in zip(block, fetch(block), strict=True):
+            where = f"Example {number} of {split!r} of {dataset!r}"
+            try:
+                found = decoded(record)
+            except UnicodeDecodeError as error:
+                bad.report(where, f"a text of it is not UTF-8 at byte {error.start}")
+            else:
+                yield where, found
+    if bad.count - before == count:
+        raise UserError(f"No example of {split!r} of {dataset!r} can be used{bad.reason}.")
+
+
+def decoded(value: Any) -> Any:
+    """Bytes as text, and arrays as lists, in whatever they stand; raises UnicodeDecodeError."""
+    if isinstance(value, Mapping):
+        return {key: decoded(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | list):
+        return [decoded(item) for item in value]
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def images_and_labels(

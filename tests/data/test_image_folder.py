@@ -46,6 +46,18 @@ def test_splits_classes_and_shapes(root: Path) -> None:
     assert batch["image"].dtype == np.uint8 and batch["image"].shape == (4, 12, 12, 3)
     assert batch["label"].tolist()[:3] == [0, 1, 2] and batch["mask"].tolist() == [1, 1, 1, 0]
     assert (batch["image"][1] == np.asarray(Image.open(root / "test" / "dog" / "0.png"))).all()
+    (note,) = data.notes
+    assert note.startswith("passed over 1 file, such as 'train/cat/notes.txt': only .jpg")
+
+
+def test_what_is_passed_over_is_told(root: Path) -> None:
+    assert image_folder(str(root)).notes == ()
+    for name in ("dog/b.gif", "dog/old/a.png", "owl/old/older/a.HEIC", "owl/.git/a.gif", "owl/old/.a.png"):
+        (root / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "train" / name).write_bytes(b"")
+    save(root / "test" / "cat" / "more" / "0.png")
+    (note,) = image_folder(str(root)).notes
+    assert note.startswith("passed over 4 files, such as 'test/cat/more/0.png'")
 
 
 def test_a_batch_depends_on_seed_and_step_alone(root: Path) -> None:
@@ -73,7 +85,7 @@ def test_fingerprint_follows_the_content(root: Path) -> None:
 
 
 def test_the_holdout_is_fixed(root: Path) -> None:
-    files = list_images(root, "train", ["cat", "dog", "owl"])
+    files = list_images(root, "train", ["cat", "dog", "owl"], [])
     train, validation = hold_out(files, 0.2)
     assert hold_out(files, 0.2) == (train, validation)
     assert len(validation) == 6 and sorted(train + validation) == files

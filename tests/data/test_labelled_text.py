@@ -177,7 +177,7 @@ def test_evaluation_has_every_text_once_on_every_process(table):
     ("row", "problem"),
     [
         ('{"text": " ", "label": "a"}', "there is nothing in 'text'"),
-        ('{"text": "no label"}', "there is nothing in 'label'"),
+        ('{"text": "no label", "label": ""}', "there is nothing in 'label'"),
         ('{"text": null, "label": "a"}', "there is nothing in 'text'"),
         ('{"text": 3, "label": "a"}', "what is in 'text' must be text"),
         ('{"text": "x", "label": 0.5}', "the label must be a word or a whole number, not 0.5"),

@@ -43,6 +43,12 @@ def test_every_kind_gives_the_same_records(tmp_path, kind):
         ("a.jsonl", b'{"sentence": "good", "label": 1}\n{"sentence": "b"}\n', "line 2", "nothing in 'label'"),
         (
             "a.jsonl",
+            b'{"sentence": "good", "label": 1}\n' + b"[" * 100_000 + b"]" * 100_000,
+            "line 2",
+            "no JSON: nested too deeply to be read",
+        ),
+        (
+            "a.jsonl",
             b'{"sentence": "good", "label": 1}\n{"sentence": "\\uD83D", "label": 1}\n',
             "line 2",
             "half a character",
@@ -72,7 +78,12 @@ def test_a_bad_record_stops_the_run_or_is_skipped(tmp_path, name, content, where
         ("a.txt", b"x", "must end in .tsv, .csv or .jsonl"),
         ("a.csv", b"sentnce,label\nx,1\n", "has no column 'sentence' in its first line; did you mean 'sentnce'?"),
         ("a.csv", b"sentence,label,label\nx,1,1\n", "has several columns 'label' in its first line"),
-        ("a.tsv", b"sentence\tlabel\rgood\t1\r", "has no column 'sentence' in its first line"),
+        ("a.csv", b"sentnce,label\nx,1\n\xff\n", "did you mean 'sentnce'?"),
+        ("a.tsv", b"sentence\tlabel\rgood\t1\r", "line 1: it cannot be cut into columns"),
+        ("a.tsv", b"sentence\tlabel\xff\ngood\t1\n", "line 1: not UTF-8 at byte 14"),
+        ("a.csv", b'"sentence,label\ngood,1\n', "line 1: it cannot be cut into columns"),
+        ("a.jsonl", b'no\n\n{"sentnce": "x", "label": 1}\n', "line 3 has no key 'sentence'; did you mean 'sentnce'?"),
+        ("a.jsonl", b'{"words": "x", "label": 1}\n', "line 1 has no key 'sentence'; choose from label, words."),
     ],
 )
 def test_a_wrong_file_stops_even_when_records_are_skipped(tmp_path, name, content, sentence):

@@ -140,6 +140,7 @@ def test_a_line_without_answer_is_named(tmp_path):
     [
         ("a.json", None, r"There is no file .* \(config.data.train\)"),
         ("a.json", "{", "is no JSON in UTF-8"),
+        ("a.json", "[" * 100_000 + "]" * 100_000, "is no JSON in UTF-8: nested too deeply to be read"),
         ("a.json", "[]", "is not like SQuAD's files"),
         ("a.txt", "x", "must end in .tsv, .csv or .jsonl"),
     ],
@@ -176,6 +177,18 @@ def test_sizes_that_do_not_fit(tmp_path, options, sentence):
     sizes = {"vocab_size": 60, "max_length": 48, "stride": 8, "max_query_length": 16}
     with pytest.raises(UserError, match=sentence):
         squad(path, **sizes | options)
+
+
+def test_a_question_of_tfds_that_is_not_utf8(tmp_path):
+    prepare("tiny_bad_squad", str(tmp_path))
+    options = {"dataset": "tiny_bad_squad", "data_dir": str(tmp_path), "validation_split": None, "vocab_size": 60}
+    with pytest.raises(
+        UserError, match=r"Example \d of 'train' of 'tiny_bad_squad': a text of it is not UTF-8 at byte 1"
+    ):
+        tfds_squad(**options)
+    data = tfds_squad(**options, on_error="skip")
+    assert [q.answers for q in data.splits["train"].references.questions] == [("Zoé", "Zoé lives")]
+    assert data.notes[0].startswith("skipped 1 bad record: Example ")
 
 
 def test_from_tfds_as_from_files(tmp_path):

@@ -129,6 +129,51 @@ def test_a_folder_is_documents_in_order(tmp_path):
     assert decoded(data, "validation") == "\x004th, held out\0"
 
 
+def test_a_folder_is_read_with_those_below_it(tmp_path):
+    folder = folder_of(tmp_path / "docs", a="first", c="fourth, held out")
+    folder_of(tmp_path / "docs" / "b", x="second")
+    folder_of(tmp_path / "docs" / "b" / "y", a="third")
+    folder_of(tmp_path / "docs" / ".b", x="no")
+    data = text_file(folder, context=4, holdout=0.4)
+    assert decoded(data, "train") == "\0first\0second\0third\0"
+    assert decoded(data, "validation") == "\0fourth, held out\0"
+
+
+def test_a_split_in_the_folder_of_another(tmp_path):
+    folder = folder_of(tmp_path / "docs", a="first document", b="second document")
+    inner = folder_of(tmp_path / "docs" / "valid", x="third document")
+    for validation in (inner, f"{folder}/b.txt"):
+        with pytest.raises(UserError, match=r"\(config.data.validation\) lies in .* \(config.data.train\)"):
+            text_file(folder, validation, context=4)
+    (tmp_path / "docs" / "valid.jsonl").write_text(json.dumps({"text": "fourth document"}))
+    data = text_file(folder, f"{folder}/valid.jsonl", context=4)
+    assert decoded(data, "train") == "\0first document\0second document\0third document\0"
+    assert decoded(data, "validation") == "\0fourth document\0"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "chars"])
+def test_lines_of_a_text_that_are_not_utf8(tmp_path, kind):
+    path = tmp_path / "latin.txt"
+    path.write_bytes(b"good line\n" * 3 + b"caf\xe9\n" * 5 + "größer\n\nthe last".encode())
+    options = {"validation": str(path), "context": 4, "tokenizer": kind}
+    data = text_file(str(path), **options, on_error="skip")
+    assert decoded(data, "train") == decoded(data, "validation") == "good line\n" * 3 + "größer\n\nthe last"
+    (note,) = data.notes
+    assert (
+        note.startswith(f"skipped 10 bad records: {str(path)!r} line 4: not UTF-8 at byte 3") and note[-5:] == "; ..."
+    )
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match=r"The train split is empty: .* \(skipped 2 bad records: "):
+        text_file(str(path), **options, on_error="skip")
+
+
+def test_a_text_that_is_utf8_stays_mapped(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("all of ït\n" * 3)
+    split = text_file(str(path), validation=str(path), context=4, on_error="skip").splits["train"]
+    assert split.text.tokens.filename == path
+
+
 def test_jsonl_is_documents(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_text("".join(json.dumps({"body": f"text {i}\n"}) + "\n" for i in range(10)))

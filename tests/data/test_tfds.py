@@ -13,7 +13,7 @@ import pytest
 import tiny_builders.builders  # noqa: F401  (importing them registers them)
 
 from bigjax.data.prepare import prepare
-from bigjax.data.tfds import tfds_images, tfds_text
+from bigjax.data.tfds import tfds_images, tfds_labelled_text, tfds_text
 from bigjax.errors import UserError
 
 ALL = slice(None)
@@ -26,7 +26,7 @@ without_tensorflow = pytest.mark.skipif(
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where the tiny data sets are prepared."""
     folder = str(tmp_path_factory.mktemp("tfds"))
-    for name in ("tiny_images", "tiny_mixed_sizes", "tiny_bad_images", "tiny_texts"):
+    for name in ("tiny_images", "tiny_mixed_sizes", "tiny_bad_images", "tiny_texts", "tiny_bad_texts"):
         prepare(name, folder)
     return folder
 
@@ -140,6 +140,32 @@ def test_texts_that_are_none(data_dir: str) -> None:
         tfds_text("tiny_texts", data_dir=data_dir, text_key="txt")
     with pytest.raises(UserError, match=r"The feature 'stars' .* \(config.data.text_key\) is a .*, not a Text"):
         tfds_text("tiny_texts", data_dir=data_dir, text_key="stars")
+
+
+NOT_UTF8 = r"Example \d of 'train' of 'tiny_bad_texts': a text of it is not UTF-8 at byte 3"
+
+
+def test_texts_that_are_not_utf8(data_dir: str) -> None:
+    options = {"dataset": "tiny_bad_texts", "data_dir": data_dir, "context": 16}
+    with pytest.raises(UserError, match=NOT_UTF8):
+        tfds_text(**options)
+    data = tfds_text(**options, on_error="skip")
+    lines = data.info["decode"](data.splits["train"].text.tokens).splitlines()
+    assert sorted(lines) == [f"sentence number {i} é" for i in range(8) if i != 3]
+    assert re.match(f"skipped 1 bad record: {NOT_UTF8}", data.notes[0])
+    with pytest.raises(
+        UserError, match=r"No example of 'bad' of 'tiny_bad_texts' can be used \(skipped 2 bad records: "
+    ):
+        tfds_text(**options, validation_split="bad", on_error="skip")
+
+
+def test_labelled_texts_that_are_not_utf8(data_dir: str) -> None:
+    options = {"dataset": "tiny_bad_texts", "data_dir": data_dir, "vocab_size": 60}
+    with pytest.raises(UserError, match=NOT_UTF8):
+        tfds_labelled_text(**options)
+    data = tfds_labelled_text(**options, on_error="skip")
+    assert sorted(data.splits["train"].labels.tolist()) == [0] * 4 + [1] * 3
+    assert re.match(f"skipped 1 bad record: {NOT_UTF8}", data.notes[0])
 
 
 def test_preparing_twice_says_where(data_dir: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,23 @@ class TinyTexts(tfds.core.GeneratorBasedBuilder):
             yield i, {"text": f"sentence number {i} é" + "\n" * (i % 2), "stars": i}
 
 
+class TinyBadTexts(tfds.core.GeneratorBasedBuilder):
+    """Labelled sentences of which one is not UTF-8, and a split of that one alone."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {"text": tfds.features.Text(), "label": tfds.features.ClassLabel(names=["even", "odd"])}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(range(8)), "bad": self._generate_examples([3])}
+
+    def _generate_examples(self, numbers):
+        for i in numbers:
+            yield i, {"text": b"caf\xe9" if i == 3 else f"sentence number {i} é", "label": i % 2}
+
+
 class TinySquad(tfds.core.GeneratorBasedBuilder):
     """Two questions like SQuAD's."""
 
@@ -117,6 +134,16 @@ class TinySquad2(TinySquad):
     def answered(self, *answers: tuple[str, int]) -> dict:
         impossible = len(answers) == 1
         return super().answered(*(() if impossible else answers)) | {"is_impossible": impossible}
+
+
+class TinyBadSquad(TinySquad):
+    """The same, but an answer of the second question is not UTF-8."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def answered(self, *answers: tuple[str, int]) -> dict:
+        bad = [{"text": b"K\xf6ln", "answer_start": 35}]
+        return super().answered(*answers) if len(answers) == 2 else {"answers": bad}
 
 
 class TinyArraysNeedTensorflow(TinyImages):
