@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from bigjax.cli import main
+from bigjax.training.compiler import compiler_options
 
 DIGITS, PYDOC = "experiments/digits_cnn.py", "experiments/pydoc_gpt.py"
 
@@ -13,6 +14,8 @@ DIGITS, PYDOC = "experiments/digits_cnn.py", "experiments/pydoc_gpt.py"
 @pytest.fixture
 def refused(tmp_path, capsys, monkeypatch):
     """Runs a command that must be refused, without a compilation and without a trace on disk; returns the sentence."""
+
+    compiler_options(False, "cpu")  # compiles once to see what the compiler knows
 
     def compiled(*_):
         raise AssertionError("something was compiled")

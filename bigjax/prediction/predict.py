@@ -1,11 +1,10 @@
 """`bigjax predict`: what a run's model answers to what was typed, to a file, or to many of them."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from bigjax.data.records import SURROGATE, BadRecords, parse_delimited
+from bigjax.data.records import SURROGATE, BadRecords, parse_delimited, parse_json
 from bigjax.errors import UserError, nearest
 from bigjax.prediction import PREDICTORS
 from bigjax.prediction.predictor import Answer, Predictor
@@ -117,7 +116,7 @@ def read_table(path: Path, predictor: Predictor, options: Mapping[str, str]) -> 
     """
     first, columns = predictor.fields[0], predictor.columns
     if (kind := path.suffix.lower()) == ".jsonl":
-        records = json_records(path)
+        records = parse_json(str(path), (), Stop("stop"))
     else:
         needed = [column for field, column in columns.items() if field not in options]
         records = parse_delimited(str(path), kind, needed, Stop("stop"))
@@ -136,19 +135,6 @@ def read_table(path: Path, predictor: Predictor, options: Mapping[str, str]) -> 
     if not found:
         raise UserError(f"{str(path)!r} is empty.")
     return found
-
-
-def json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What is on each line of a .jsonl, with its place; what is no object is one of nothing."""
-    for number, line in enumerate(text_of(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{str(path)!r} line {number}"
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:  # the latter where it is nested too deeply
-            raise UserError(f"{where} is no JSON: {error}.") from error
-        yield where, values if isinstance(values, dict) else {}
 
 
 def readable(example: Mapping[str, str], answer: Answer) -> str:

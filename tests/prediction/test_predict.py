@@ -128,15 +128,15 @@ def test_files_of_images(tmp_path):
     [
         (b"", "a.jsonl' is empty"),
         (b"\n\n", "a.jsonl' is empty"),
-        (b'{"text": "a"}\n{"text": \n', "a.jsonl' line 2 is no JSON: "),
-        (b'{"text": "a"}\n' + b"[" * 100_000, "a.jsonl' line 2 is no JSON: "),
-        (b'\n{"text": "a \\ud83d"}\n', "a.jsonl' line 2 has half a character in its text"),
-        (b'\n\n["text"]\n', "a.jsonl' line 3 must be an object with texts: text, context"),
+        (b'{"text": "a"}\n{"text": \n', "a.jsonl' line 2: no JSON: "),
+        (b'{"text": "a"}\n' + b"[" * 100_000, "a.jsonl' line 2: no JSON: "),
+        (b'\n{"text": "a \\ud83d"}\n', "a.jsonl' line 2: a .* that is half a character"),
+        (b'\n\n["text"]\n', "a.jsonl' line 3: no JSON object"),
         (b'{"text": 3}\n', "a.jsonl' line 1 must be an object with texts: text, context"),
         (b'{"sentence": "a"}\n', "a.jsonl' line 1 must be an object with texts: text, context"),
         (b'{"text": "a"}\n{"text": " "}\n', "a.jsonl' line 2 has no text"),
         (b'{"context": "a"}\n', "a.jsonl' line 1 has no text"),
-        (b'{"text": "\xff"}\n', "a.jsonl' cannot be read as UTF-8 text"),
+        (b'{"text": "\xff"}\n', "a.jsonl' line 1: not UTF-8 at byte 10"),
     ],
 )
 def test_what_is_wrong_with_a_jsonl_is_named(tmp_path, content, sentence):
