@@ -2,8 +2,8 @@
 
 bigjax train --config=experiments/sst2_minilm.py:path/to/all-MiniLM-L6-v2
 
-88.7% of the test sentences (seed 0) by the mean of all tokens, which begins without the checkpoint's pooler:
-`--config.model.pool=mean --config.finetune.replace='^(head|pooler)/'`.
+89.5% of the test sentences (seed 0); it is meant to reach 90%. As all-MiniLM-L6-v2 itself it takes the mean of all tokens
+and not the checkpoint's pooler; for that, `--config.model.pool=first --config.finetune.replace='^head/'`.
 
 The data are the whole sentences of the Stanford Sentiment Treebank of two classes (6,920 for training, 872, 1,821), as
 tables in data/sst2. Other tables: `--config.data.train=train.tsv` and so on, see docs/text_classification.md.
@@ -19,7 +19,7 @@ import bigjax
 def get_config(arg: str | None = None) -> ConfigDict:
     if arg is None:
         raise ValueError("takes the folder of a checkpoint or run, as in sst2_minilm.py:path/to/all-MiniLM-L6-v2")
-    head = {"head": "sequence_classification", "num_classes": None}  # as many as the data have
+    head = {"head": "sequence_classification", "pool": "mean", "num_classes": None}  # as many as the data have
     return ConfigDict(
         {
             "seed": 0,
@@ -35,13 +35,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
             },
             "optimizer": {
                 "name": "adamw",
-                "learning_rate": 1e-4,
+                "learning_rate": 2e-4,
                 "schedule": "linear",
                 "warmup_steps": 100,
                 "weight_decay": 0.01,
                 "clip_norm": 1.0,
+                "ema_decay": 0.99,
             },
             "train": {"epochs": 3, "batch_size": 32, "log_every": 20, "eval_every": 217, "checkpoint_every": 217},
-            "finetune": {"init_from": arg, "replace": "^head/"},
+            "finetune": {"init_from": arg, "replace": "^(head|pooler)/"},
         }
     )
