@@ -18,7 +18,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if arg not in (None, "files"):
         raise ValueError("takes no argument, for TFDS, or 'files', for pairs of your own")
     tfds = {"name": "tfds_translation", "dataset": "wmt14_translate/de-en", "source_language": "en"}
-    tfds |= {"target_language": "de", "validation_split": "validation", "test_split": "test"}
+    tfds |= {"target_language": "de", "validation_split": "validation", "test_split": "test", "on_error": "skip"}
     files = {"name": "translation_pairs", "train": "data/train.tsv"}
     return ConfigDict(
         {
@@ -30,7 +30,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 "vocab_size": 37000,
                 "max_length": 128,
                 "buckets": 12,
-                "on_error": "skip",
             },
             "optimizer": {
                 "name": "adam",
