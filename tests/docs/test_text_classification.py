@@ -18,7 +18,13 @@ from bigjax.run import read_config
 GUIDE = (ROOT / "docs" / "text_classification.md").read_text()
 COMMANDS = re.findall(r"^bigjax .*$", GUIDE, re.M)
 GOOD, BAD = "a stirring and moving film .", "dull from start to end ."
-QUICK = ("train.epochs=2", "train.batch_size=8", "optimizer.warmup_steps=2", "optimizer.learning_rate=0.01")
+QUICK = (
+    "train.epochs=2",
+    "train.batch_size=8",
+    "data.buckets=1",
+    "optimizer.warmup_steps=2",
+    "optimizer.learning_rate=0.01",
+)
 SMALL = {
     "sst2_minilm": (),
     "sst2_lstm": ("model.d_model=8", "data.vocab_size=90"),
