@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
+    if arg is not None:
+        raise ValueError(f"takes no argument, not {arg!r}")
     return ConfigDict(
         {
             "seed": 0,

@@ -2,6 +2,9 @@
 
 bigjax train --config=experiments/shakespeare_gpt.py --config.data.train=path/to/tinyshakespeare.txt
 bigjax train --config=experiments/shakespeare_gpt.py:llama --config.data.train=path/to/tinyshakespeare.txt
+bigjax train --config=experiments/shakespeare_gpt.py:bpe --config.data.train=path/to/tinyshakespeare.txt
+
+With `:bpe` the tokens are a byte-level BPE of 1,000, learned from the training text.
 """
 
 from ml_collections import ConfigDict
@@ -29,6 +32,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     if arg == "llama":
         config.model.update(positions="rotary", norm="rmsnorm", mlp="swiglu", num_kv_heads=2)
+    elif arg == "bpe":
+        config.data.update(tokenizer="bpe", vocab_size=1000)
     elif arg is not None:
-        raise ValueError(f"takes no argument or 'llama', not {arg!r}")
+        raise ValueError(f"takes no argument, 'llama' or 'bpe', not {arg!r}")
     return config

@@ -19,6 +19,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         raise ValueError("takes no argument, for TFDS, or 'files', for pairs of your own")
     tfds = {"name": "tfds_translation", "dataset": "wmt14_translate/de-en", "source_language": "en"}
     tfds |= {"target_language": "de", "validation_split": "validation", "test_split": "test"}
+    tfds["on_error"] = "skip"  # a bad pair in one's own files can be mended, there it cannot
     files = {"name": "translation_pairs", "train": "data/train.tsv"}
     return ConfigDict(
         {
@@ -30,7 +31,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 "vocab_size": 37000,
                 "max_length": 128,
                 "buckets": 12,
-                "on_error": "skip",
             },
             "optimizer": {
                 "name": "adam",

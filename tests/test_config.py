@@ -1,6 +1,7 @@
 """Configs: overrides and defaults applied, every misspelt key and wrong type refused by name."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,16 +20,40 @@ from bigjax.config import (
     schema,
 )
 from bigjax.errors import UserError, nearest
+from bigjax.models.presets import PRESETS
 from bigjax.training.setup import resolve
 
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
-BERT = f":{ROOT}/tests/fixtures/encoders/BertModel"
+BERT = f"{ROOT}/tests/fixtures/encoders/BertModel"
+IMAGENET = ("alexnet", "vgg16", "resnet18", "resnet50", "vit-s16", "cnn")
 NEEDED = {  # arguments without which there is no config
-    "finetune_text": f":{ROOT}/tests/fixtures/decoders/gpt2",
-    "squad_bert": BERT,
-    "sst2_minilm": BERT,
-    "xquad_minilm": BERT,
+    "finetune_text": (f"{ROOT}/tests/fixtures/decoders/gpt2",),
+    "squad_bert": (BERT, f"tfds:{BERT}"),
+    "sst2_minilm": (BERT,),
+    "xquad_minilm": (BERT,),
 }
+NAMED = {
+    "bert_pretraining": ("bert-base",),
+    "cifar10_cnn": ("tfds",),
+    "cifar10_quick": ("tfds",),
+    "cifar10_resnet": ("tfds",),
+    "imagenet": (*IMAGENET, *(f"{model},folder" for model in IMAGENET)),
+    "large": ("gpt3-175b", "llama3-8b", "llama3-70b", "bert-large", "vit-g14", "resnet50"),
+    "librispeech_conformer": ("100", "960"),
+    "numerals_transformer": ("files",),
+    "ptb_lstm": ("awd",),
+    "pydoc_gpt": ("llama", "moe"),
+    "pydoc_lstm": ("lstm", "gru"),
+    "shakespeare_gpt": ("llama", "bpe"),
+    "speech": ("lstm", "conformer"),
+    "sst2_lstm": ("lstm", "transformer", "tfds"),
+    "text_gpt": tuple(name for name, model in PRESETS.items() if model["name"] == "gpt"),
+    "wmt_transformer": ("files",),
+}
+ANY = {"fsdd_lstm": ("theo",)}  # whether there is such a speaker only the data know
+SPECS = [str(path) for path in EXPERIMENTS if path.stem not in NEEDED] + [
+    f"{ROOT}/experiments/{name}.py:{arg}" for name, args in (NEEDED | NAMED | ANY).items() for arg in args
+]
 
 
 def config(**sections):
@@ -43,12 +68,29 @@ def config(**sections):
     return base | sections
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_every_experiment_resolves_and_survives_json(path):
-    whole = resolve(experiment_config(f"{path}{NEEDED.get(path.stem, '')}"))
-    assert whole["experiment"] == path.stem
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.replace(f"{ROOT}/", ""))
+def test_every_experiment_resolves_and_survives_json(spec):
+    whole = resolve(experiment_config(spec))
+    assert whole["experiment"] == Path(spec.partition(":")[0]).stem
     assert set(whole) == {"experiment", "seed", "reproducible", *SECTIONS}
     assert resolve(json.loads(json.dumps(whole))) == whole
+
+
+@pytest.mark.parametrize("path", [path for path in EXPERIMENTS if path.stem not in ANY], ids=lambda path: path.stem)
+def test_every_experiment_refuses_an_unknown_argument_and_names_the_known(path):
+    with pytest.raises(UserError, match="nonsense") as error:
+        experiment_config(f"{path}:nonsense")
+    if path.stem not in NEEDED:
+        quoted = set(re.findall(r"'([^']+)'", str(error.value))) - {"nonsense"}
+        known = NAMED.get(path.stem, ())
+        assert all(arg.removesuffix(",folder") in str(error.value) for arg in known)
+        assert all(any(name in arg for arg in known) for name in quoted)
+
+
+@pytest.mark.parametrize("path", [path for path in EXPERIMENTS if path.stem in NEEDED], ids=lambda path: path.stem)
+def test_experiments_on_a_checkpoint_ask_for_it(path):
+    with pytest.raises(UserError, match=f"takes the folder of a checkpoint or run, as in {path.name}:path/to/"):
+        experiment_config(str(path))
 
 
 @pytest.mark.parametrize("spec", ["pydoc_gpt.py:llama", "pydoc_lstm.py:gru", "text_gpt.py:llama3-8b"])

@@ -3,6 +3,8 @@
 import contextlib
 import importlib.util
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,13 @@ def prepare(dataset: str, data_dir: str | None = None, manual_dir: str | None = 
         raise UserError(f"{path} is in the way: it holds no complete {name}; remove it and try again.")
     print(f"Preparing {name} in {path}.")
     options = tfds.download.DownloadConfig(manual_dir=manual_dir)
-    if builder.name == "imagenet2012" and not has_tensorflow():  # its archives need none
-        classes = builder.info.features["label"].names
-        builder._split_generators = lambda dl_manager: imagenet_splits(Path(dl_manager.manual_dir), classes)
+    if not has_tensorflow():
+        manager = builder._make_download_manager(None, options)
+        manager.download_and_extract = partial(without_archives, manager.download_and_extract)
+        builder._make_download_manager = lambda **_: manager
+        if builder.name == "imagenet2012":  # its archives need none
+            classes = builder.info.features["label"].names
+            builder._split_generators = lambda dl_manager: imagenet_splits(Path(dl_manager.manual_dir), classes)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # a banner about TensorFlow; progress goes to standard error
             builder.download_and_prepare(file_format="array_record", download_config=options)
@@ -56,6 +62,18 @@ def prepare(dataset: str, data_dir: str | None = None, manual_dir: str | None = 
         raise UserError(f"{name} has to be downloaded by hand: {one_line(error)}") from error
     print(f"Prepared {name} in {path}.")
     return path
+
+
+def without_archives(fetch: Callable[[Any], Any], urls: Any) -> Any:
+    """`fetch(urls)`, which downloads and unpacks; an archive is refused at once, for TFDS unpacks it by TensorFlow."""
+    from tensorflow_datasets.core.download.resource import ExtractMethod, guess_extract_method
+    from tensorflow_datasets.core.utils.lazy_imports_utils import tree
+
+    for url in tree.flatten(urls):  # each is a text or a TFDS Resource, which may say how it is unpacked
+        method = getattr(url, "_extract_method", None) or guess_extract_method(getattr(url, "url", url))
+        if method != ExtractMethod.NO_EXTRACT:
+            raise ModuleNotFoundError(name="tensorflow")
+    return fetch(urls)
 
 
 def prepared_builder(dataset: str, data_dir: str | None) -> Any:

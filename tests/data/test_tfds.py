@@ -213,6 +213,23 @@ def test_tensorflow_is_asked_for_where_it_is_needed(tmp_path: Path, capsys: pyte
         prepare("glue/sst2", str(tmp_path))
 
 
+@without_tensorflow
+@pytest.mark.parametrize("dataset", ["cifar10", "lm1b", "mnist"])
+def test_archives_are_not_downloaded_to_find_that_tensorflow_is_missing(tmp_path: Path, dataset: str) -> None:
+    with pytest.raises(UserError, match=rf"{dataset}/.* cannot be prepared without TensorFlow: pip install 'bigjax"):
+        prepare(dataset, str(tmp_path))
+
+
+def test_what_is_no_archive_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = tmp_path / "fetched.json"
+    question = {"id": "a", "question": "Who?", "answers": [{"text": "Zoé", "answer_start": 0}]}
+    article = {"title": "Zoé", "paragraphs": [{"context": "Zoé lives in Bonn.", "qas": [question]}]}
+    fetched.write_text(json.dumps({"data": [article]}))
+    manager = "tensorflow_datasets.download.DownloadManager.download_and_extract"
+    monkeypatch.setattr(manager, lambda _, urls: dict.fromkeys(urls, str(fetched)))
+    assert prepare("squad/v1.1", str(tmp_path)).is_dir()
+
+
 def test_what_cannot_be_downloaded(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"by hand: .*downloads/manual does not exist.*Fetch tiny.tar from example.org"):
         prepare("tiny_manual", str(tmp_path))

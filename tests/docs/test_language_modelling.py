@@ -26,6 +26,7 @@ FEW = {"task.sample_tokens": 4}
 OF = {
     "text_gpt": {"model.num_heads": 2, **FEW},
     "shakespeare_gpt": {"model.num_heads": 2, **FEW},
+    "shakespeare_gpt:bpe": {"model.num_heads": 2, "data.vocab_size": 280, **FEW},
     "bert_pretraining": {"model.num_heads": 2, "data.vocab_size": 60},
     "ptb_lstm": FEW,
     "ptb_lstm:awd": {"model.d_hidden": 12, **FEW},

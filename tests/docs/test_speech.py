@@ -24,6 +24,7 @@ SMALL = {
         "data.frequency_masks": 0,
         "model.dropout": 0.0,
     },
+    "speech:conformer": {"model.d_model": 8, "model.num_layers": 1, "data.num_mels": 16},
     "librispeech_conformer": {"model.d_model": 8, "model.num_layers": 1, "data.vocab_size": 262},
     "speech_commands_conformer": {"model.d_model": 8, "model.num_layers": 1},
     "fsdd_lstm": {"model.d_hidden": 8, "model.num_layers": 1},
@@ -65,8 +66,8 @@ def run(command, capsys):
 
 def made_small(arguments):
     """The arguments of a command, with small sizes where it trains."""
-    if experiment := re.search(r"experiments/(\w+)\.py", " ".join(arguments)):
-        keys = QUICK | SMALL[experiment[1]]
+    if experiment := re.search(r"experiments/(\S+)", " ".join(arguments)):
+        keys = QUICK | SMALL[experiment[1].replace(".py", "")]
         arguments += [f"--config.{key}={value}" for key, value in keys.items()]
     return arguments
 
@@ -87,6 +88,12 @@ def test_own_recordings(files, monkeypatch, capsys):
         chances = [answer["probability"], *(other["probability"] for other in answer["alternatives"])]
         assert chances == sorted(chances, reverse=True) and 0 < sum(chances) <= 1 + 1e-5
     assert run(several, capsys).split(": ")[1] == first.split(": ")[1]
+
+
+def test_own_recordings_by_a_conformer(files, monkeypatch, capsys):
+    monkeypatch.chdir(files)
+    (train,) = [c for c in COMMANDS if "runs/conformer" in c]
+    assert "word_error_rate" in run(train, capsys)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "path/to" in c], ids=lambda c: c.split()[2])

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from helpers import ROOT
 
-from bigjax.cli import main
+from bigjax.cli import main, parse_overrides
 from bigjax.data.subwords import subword_tokenizer
 from bigjax.models.bert import BERT
 from bigjax.pretrained.save import save_pretrained
@@ -18,10 +18,17 @@ from bigjax.run import read_config
 GUIDE = (ROOT / "docs" / "text_classification.md").read_text()
 COMMANDS = re.findall(r"^bigjax .*$", GUIDE, re.M)
 GOOD, BAD = "a stirring and moving film .", "dull from start to end ."
-QUICK = ("train.epochs=2", "train.batch_size=8", "optimizer.warmup_steps=2", "optimizer.learning_rate=0.01")
+QUICK = (
+    "train.epochs=2",
+    "train.batch_size=8",
+    "data.buckets=1",
+    "optimizer.warmup_steps=2",
+    "optimizer.learning_rate=0.01",
+)
 SMALL = {
     "sst2_minilm": (),
     "sst2_lstm": ("model.d_model=8", "data.vocab_size=90"),
+    "sst2_lstm:transformer": ("model.d_model=8", "model.num_layers=1", "model.num_heads=2", "data.vocab_size=90"),
 }
 
 
@@ -55,24 +62,32 @@ def test_the_commands_run(files, capsys):
     done = []
     for command in COMMANDS:
         words = shlex.split(command)[1:]
-        experiment = re.search(r"experiments/(\w+)\.py", command)
+        experiment = re.search(r"experiments/(\w+)\.py(:transformer)?", command)
         if "tfds" in command:
             continue  # needs a prepared data set: see the next test
         if experiment:
-            overrides = (*QUICK, *SMALL[experiment[1]])
+            overrides = (*QUICK, *SMALL[experiment[1] + (experiment[2] or "")])
             words += [f"--config.{override}" for override in overrides]
         assert main(words) == 0, capsys.readouterr().err
         done.append((words[0], capsys.readouterr().out))
-    assert [verb for verb, _ in done] == ["train"] * 3 + ["evaluate"] + ["predict"] * 3
-    for folder in ("tuned", "lstm", "pairs"):
+    assert [verb for verb, _ in done] == ["train"] * 4 + ["evaluate"] + ["predict"] * 3
+    for folder in ("tuned", "lstm", "transformer", "pairs"):
         result = json.loads((files / "runs" / folder / "result.json").read_text())
         assert result["status"] == "completed" and "macro_f1" in result["metrics"]["validation"]
-    assert "macro_f1" in done[3][1]
-    assert len([json.loads(line) for line in done[5][1].splitlines()]) == 2
-    assert "It rained all day." in done[6][1]
+    assert "macro_f1" in done[4][1]
+    assert len([json.loads(line) for line in done[6][1].splitlines()]) == 2
+    assert "It rained all day." in done[7][1]
 
 
 def test_the_experiment_on_tfds_is_one():
     (command,) = [command for command in COMMANDS if "tfds" in command]
     config = read_config(str(ROOT / re.search(r"--config=(\S+)", command)[1]), None)
     assert config["data"]["dataset"] == "glue/sst2" and config["data"]["text_key"] == "sentence"
+
+
+def test_the_keys_for_imdb_reviews_are_ones():
+    (words,) = re.findall(r"`(--config\.data\.dataset=imdb_reviews[^`]*)`", GUIDE)
+    overrides = parse_overrides(shlex.split(words), takes_config=True)
+    data = read_config(f"{ROOT}/experiments/sst2_lstm.py:tfds", overrides)["data"]
+    assert (data["dataset"], data["text_key"], data["max_length"]) == ("imdb_reviews", "text", 400)
+    assert (data["train_split"], data["validation_split"]) == ("train[:90%]", "train[90%:]")

@@ -6,14 +6,18 @@ import shlex
 
 import numpy as np
 import pytest
+import tiny_builders.builders  # noqa: F401  (importing them registers them)
 from helpers import ROOT, apply
 
 import bigjax
-from bigjax.cli import main
+from bigjax.cli import main, parse_overrides
 from bigjax.data.numerals import english, french
+from bigjax.data.prepare import prepare
+from bigjax.errors import UserError
 from bigjax.inference.beam import beam_search
 from bigjax.models.encoder_decoder import Source
 from bigjax.run import read_config
+from bigjax.training.setup import set_up
 
 GUIDE = (ROOT / "docs" / "translation.md").read_text()
 COMMANDS = re.findall(r"^bigjax .*$", GUIDE, re.M)
@@ -63,6 +67,39 @@ def test_the_papers_experiments_are_ones():
     assert [config["data"]["name"] for config in configs] == ["translation_pairs", "tfds_translation"]
     assert all(config["model"] == configs[0]["model"] for config in configs)
     assert configs[1]["optimizer"]["learning_rate"] == pytest.approx(6.99e-4, rel=1e-3)
+
+
+def papers_experiment(name, *overrides):
+    """The command that trains on the data set `name`, set up with small sizes."""
+    commands = [shlex.split(command)[2:] for command in COMMANDS if "wmt_transformer" in command]
+    (config, *given) = next(words for words in commands if words[0].endswith(".py:files") == (name == "files"))
+    given = [word for word in (*given, *QUICK, *overrides) if word.startswith("--config.")]
+    return set_up(read_config(config.partition("=")[2], parse_overrides(given, takes_config=True)))
+
+
+def trace_step(experiment):
+    """As far as a step's program: compiling these models would take long."""
+    batch = experiment.dataset.splits["train"].train_batch(0, 0, 8, slice(None))
+    experiment.train_step.trace(experiment.abstract, batch)
+
+
+def test_the_papers_experiment_on_files(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    experiment = papers_experiment("files")
+    assert set(experiment.dataset.splits) == {"train", "validation", "test"}
+    trace_step(experiment)
+    (folder / "bad.tsv").write_text("source\ttarget\nseven\tsept\neight\t\n")
+    with pytest.raises(UserError, match=r"bad\.tsv' line 3"):
+        papers_experiment("files", "--config.data.train=bad.tsv")
+
+
+def test_the_papers_experiment_on_tfds(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    prepare("tiny_translations/de-en", "tfds")
+    tiny = {"dataset": "tiny_translations/de-en", "data_dir": "tfds", "validation_split": "test", "vocab_size": 270}
+    experiment = papers_experiment("tfds", *(f"--config.data.{key}={value}" for key, value in tiny.items()))
+    assert len(experiment.dataset.splits["train"]) == 9  # one of ten is bad
+    trace_step(experiment)
 
 
 def test_answers_are_the_beams_with_their_probabilities(folder):

@@ -1,5 +1,7 @@
 """Speech recognition: the loss against closed forms, rates as jiwer's, and that masks and padding cost nothing."""
 
+from string import ascii_lowercase
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from flax import nnx
 
 from bigjax.data.labels import Characters
 from bigjax.data.speech import Transcripts
-from bigjax.inference.ctc import log_probability
+from bigjax.inference.ctc import BLANK, log_probability
 from bigjax.models.cnn import CNN
 from bigjax.models.speech_lstm import SpeechLSTM
 from bigjax.tasks.speech_recognition import SpeechRecognition
@@ -83,6 +85,34 @@ def test_rates_are_those_of_a_worked_example(beams):
     figures = task.score(rows, Transcripts(said, CODER.decode))
     # Words: one of "a a" is another, both of "b b" are missing, of 5; characters: 1 and 3 of 8.
     assert figures == {"word_error_rate": pytest.approx(3 / 5), "character_error_rate": pytest.approx(4 / 8)}
+
+
+@pytest.mark.parametrize(
+    ("said", "heard", "rate", "expected"),
+    [
+        (["hello world"], ["hello duck"], "word", 1 / 2),
+        (["hello world", "i like monthy python"], ["hello duck", "i like python"], "word", 2 / 6),
+        (["i can spell", "i hope"], ["i kan cpell", "i hop"], "character", 3 / 17),
+        (
+            ["short one here", "quite a bit of longer sentence"],
+            ["shoe order one", "quite bit of an even longest sentence here"],
+            "word",
+            8 / 9,
+        ),
+        ([""], [""], "word", 0),
+        ([""], [""], "character", 0),
+        ([""], ["silence"], "word", 1),
+        ([""], ["peaceful silence"], "word", 2),
+        ([""], ["a"], "character", 1),
+        ([""], ["abcde"], "character", 5),
+    ],
+)
+def test_rates_are_those_of_the_examples_in_the_manual_of_jiwer(said, heard, rate, expected):
+    coder = Characters(ascii_lowercase + " ")
+    paths = [np.array([label for letter in coder.encode(text) for label in (letter, BLANK)], int) for text in heard]
+    outputs = {example: {"ids": path} for example, path in enumerate(paths)}
+    figures = SpeechRecognition().score(outputs, Transcripts(said, coder.decode))
+    assert figures[f"{rate}_error_rate"] == pytest.approx(expected)
 
 
 def test_examples_show_mistakes_first():

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from helpers import ROOT
 
@@ -57,6 +58,52 @@ def test_figures_of_version_2():
     assert figures["best_exact_match"] == figures["best_f1"] == 75
     assert figures["best_f1_threshold"] == figures["best_exact_match_threshold"] == -3
     assert squad_figures(answers, [-3.0, -1.0, 2.0, 1.0], expected, -3.0)["f1"] == 75  # which keeps its promise
+
+
+def shared(ours, theirs):
+    """F1 of two lists of words by precision and recall."""
+    left = list(theirs)
+    same = [left.remove(word) for word in ours if word in left]
+    precision, recall = len(same) / len(ours), len(same) / len(theirs)
+    return 2 * precision * recall / (precision + recall) if same else 0.0
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_figures_of_version_2_are_those_of_trying_every_threshold(seed):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 15))
+    answers = [rng.choice(["bonn", "rhine", "1879"], rng.integers(1, 4)).tolist() for _ in range(count)]
+    expected = [[rng.permutation(words)[: rng.integers(1, 4)].tolist()] * rng.integers(0, 2) for words in answers]
+    expected = [[*some, ["rhine"]] if some and rng.random() < 0.5 else some for some in expected]
+    doubts = rng.permutation(20)[:count] - 9.5
+    threshold = float(rng.integers(-10, 10))
+    figures = squad_figures(
+        [" ".join(words) for words in answers],
+        doubts.tolist(),
+        [[" ".join(words) for words in some] for some in expected],
+        threshold,
+    )
+    has = np.array([bool(some) for some in expected])
+    pairs = list(zip(answers, expected, strict=True))
+    rights = {
+        "exact_match": np.array([words in some for words, some in pairs], float),
+        "f1": np.array([max((shared(words, other) for other in some), default=0.0) for words, some in pairs]),
+    }
+    for name, right in rights.items():
+        wanted = {name: np.where(doubts > threshold, ~has, right).mean()}
+        if has.any():
+            wanted[f"has_answer_{name}"] = right[has & (doubts <= threshold)].sum() / has.sum()
+        if not has.all():
+            wanted[f"no_answer_{name}"] = (doubts[~has] > threshold).mean()
+        tried = {0.0: (~has).mean()}  # what the scripts call answering nothing
+        tried |= {limit: np.where(doubts > limit, ~has, right).mean() for limit in sorted(doubts)}
+        wanted[f"best_{name}"] = max(tried.values())
+        best = figures.pop(f"best_{name}_threshold")
+        assert tried[best] == pytest.approx(max(tried.values()))
+        if name == "exact_match":  # the lowest of equals; F1s that are equal may differ by rounding
+            assert best == max(tried, key=tried.__getitem__)
+        assert {key: figures.pop(key) for key in wanted} == pytest.approx({k: 100 * v for k, v in wanted.items()})
+    assert not figures
 
 
 def test_the_best_threshold_may_be_to_answer_nothing():
