@@ -27,6 +27,7 @@ bench: $(STAMP)  ## the figures of benchmarks/README.md
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.families
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.tasks --data=data
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.scaling
 ifdef PEERS  # a Python with torch and transformers
 	$(BIN)/python -m benchmarks.training --peers=$(PEERS)

@@ -54,6 +54,8 @@ def filled(batch: dict[str, np.ndarray]) -> tuple[int, int]:
     if "lengths" in batch:
         wide = next(batch[key] for key in ("tokens", "features") if key in batch)
         return int(batch["lengths"].sum()), wide.shape[0] * wide.shape[1]
+    if "real" in batch:
+        return int(batch["real"].sum()), batch["real"].size
     if "source_mask" in batch:
         both = (batch["source_mask"], batch["mask"])
         return sum(int((part > 0).sum()) for part in both), sum(part.size for part in both)
@@ -87,7 +89,7 @@ def main() -> None:
         jax.block_until_ready(state)
         stepped = STEPS * size / (time.perf_counter() - begun)
         print(
-            f"| {name} | {size} | {loaded:,.0f} | {stepped:,.0f} | {loaded / stepped:,.0f}x | {1 - real / total:.1%} |",
+            f"| {name} | {size} | {loaded:,.0f} | {stepped:,.0f} | {loaded / stepped:,.1f} | {1 - real / total:.1%} |",
             flush=True,
         )
 

@@ -16,7 +16,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "seed": 0,
             "model": {"name": "encoder_decoder", "d_model": 96, "num_layers": 2, "num_heads": 4, "d_ff": 192},
             "task": {"name": "translation", "max_new_tokens": 40},
-            "data": {**data, "buckets": 1},
+            "data": {**data, "buckets": 2},
             "optimizer": {
                 "name": "adam",
                 "learning_rate": (96 * 200) ** -0.5,

@@ -27,7 +27,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 "tokenizer": arg,
                 "max_length": 384,
                 "stride": 128,
-                "buckets": 4,  # more would compile for longer than they save
             },
             "optimizer": {
                 "name": "adamw",
