@@ -142,6 +142,7 @@ def test_texts_that_are_none(data_dir: str) -> None:
         tfds_text("tiny_texts", data_dir=data_dir, text_key="stars")
 
 
+DOWNLOAD = "tensorflow_datasets.download.DownloadManager.download_and_extract"
 NOT_UTF8 = r"Example \d of 'train' of 'tiny_bad_texts': a text of it is not UTF-8 at byte 3"
 
 
@@ -215,7 +216,10 @@ def test_tensorflow_is_asked_for_where_it_is_needed(tmp_path: Path, capsys: pyte
 
 @without_tensorflow
 @pytest.mark.parametrize("dataset", ["cifar10", "lm1b", "mnist"])
-def test_archives_are_not_downloaded_to_find_that_tensorflow_is_missing(tmp_path: Path, dataset: str) -> None:
+def test_archives_are_not_downloaded_to_find_that_tensorflow_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str
+) -> None:
+    monkeypatch.setattr(DOWNLOAD, lambda *_: pytest.fail("something was downloaded"))
     with pytest.raises(UserError, match=rf"{dataset}/.* cannot be prepared without TensorFlow: pip install 'bigjax"):
         prepare(dataset, str(tmp_path))
 
@@ -225,8 +229,7 @@ def test_what_is_no_archive_is_downloaded(tmp_path: Path, monkeypatch: pytest.Mo
     question = {"id": "a", "question": "Who?", "answers": [{"text": "Zoé", "answer_start": 0}]}
     article = {"title": "Zoé", "paragraphs": [{"context": "Zoé lives in Bonn.", "qas": [question]}]}
     fetched.write_text(json.dumps({"data": [article]}))
-    manager = "tensorflow_datasets.download.DownloadManager.download_and_extract"
-    monkeypatch.setattr(manager, lambda _, urls: dict.fromkeys(urls, str(fetched)))
+    monkeypatch.setattr(DOWNLOAD, lambda _, urls: dict.fromkeys(urls, str(fetched)))
     assert prepare("squad/v1.1", str(tmp_path)).is_dir()
 
 
