@@ -1,9 +1,12 @@
 """Arrays too large for memory: written piece by piece to a file, and memory-mapped."""
 
+import contextlib
 import hashlib
+import io
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -32,7 +35,7 @@ def cached(key: str, dtype: type, pieces: Callable[[], Iterable[np.ndarray]]) ->
     if (array := opened(path, key, dtype)) is not None:
         return array
     digest = hashlib.sha256(key.encode())
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
             try:
@@ -46,8 +49,6 @@ def cached(key: str, dtype: type, pieces: Callable[[], Iterable[np.ndarray]]) ->
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
                 raise
-    except OSError as error:
-        raise UserError(f"Cannot write {str(path)!r}: {error.strerror or error}.") from error
     return mapped(path, dtype)
 
 
@@ -73,19 +74,48 @@ def mapped(path: Path, dtype: type) -> np.ndarray:
     return np.memmap(path, dtype, mode="r", shape=(count,)) if count else np.empty(0, dtype)
 
 
-def spooled(pieces: Iterable[bytes | memoryview]) -> np.ndarray:
-    """What `pieces` make up, uint8 [N], memory-mapped from a file without a name that goes with the process.
+class Spool:
+    """An array [N] that is written piece by piece; a large one to a file without a name, which goes with the process.
 
-    Raises:
-      UserError: it cannot be written.
+    Args:
+      dtype: what the pieces have.
     """
-    folder = cache_folder()
+
+    def __init__(self, dtype: type | np.dtype) -> None:
+        self.dtype = dtype
+        self.file: BinaryIO = io.BytesIO()
+
+    def append(self, piece: bytes | memoryview | np.ndarray) -> None:
+        """Writes what comes next; raises UserError where it cannot."""
+        with writing(cache_folder()) as folder:
+            self.file.write(piece)
+            if isinstance(self.file, io.BytesIO) and self.file.tell() > LARGE:
+                folder.mkdir(parents=True, exist_ok=True)
+                file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  it stays open
+                file.write(self.file.getbuffer())
+                self.file = file
+
+    def array(self) -> np.ndarray:
+        """All that was written, memory-mapped if it is in a file."""
+        if isinstance(self.file, io.BytesIO):
+            return np.frombuffer(self.file.getvalue(), self.dtype)
+        with writing(cache_folder()):
+            self.file.flush()
+            return np.asarray(np.memmap(self.file, self.dtype, "r"))
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Raises UserError where writing there fails."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            return np.memmap(file, np.uint8, mode="r") if file.tell() else np.empty(0, np.uint8)
+        yield path
     except OSError as error:
-        raise UserError(f"Cannot write to {str(folder)!r}: {error.strerror or error}.") from error
+        raise UserError(f"Cannot write to {str(path)!r}: {error.strerror or error}.") from error
+
+
+def spooled(pieces: Iterable[bytes | memoryview]) -> np.ndarray:
+    """What `pieces` make up, uint8 [N], as `Spool` has it."""
+    spool = Spool(np.uint8)
+    for piece in pieces:
+        spool.append(piece)
+    return spool.array()

@@ -1,16 +1,18 @@
 """Batches of labelled texts, or pairs of them: the user's own tables, or data sets of TFDS."""
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from bigjax.data.buckets import Buckets
+from bigjax.data.cached import Spool
 from bigjax.data.dataset import Batch, Dataset, Examples, random, sha256
-from bigjax.data.records import BadRecords, OnError, read_table
+from bigjax.data.ragged import Ragged, RaggedSpool, Texts, TextSpool
+from bigjax.data.records import BadRecords, OnError, Record, read_table
 from bigjax.data.subwords import subword_tokenizer
 from bigjax.errors import UserError
 
@@ -22,40 +24,32 @@ SHOWN = 10  # classes that an error names
 class Labelled(NamedTuple):
     """Texts with their labels."""
 
-    texts: list[str]
-    pairs: list[str] | None  # the second text of each, or None where there is one alone
+    columns: tuple[Texts, ...]  # one, or two where it is pairs that have labels
     labels: np.ndarray  # integers [N]
+
+    def take(self, which: np.ndarray) -> "Labelled":
+        """Some of them, by number, int64 [n]."""
+        return Labelled(tuple(column.take(which) for column in self.columns), self.labels[which])
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Texts as tokens, one after another.
+    """Texts as tokens.
 
     Attributes:
-      ids: int32 [tokens].
-      types: int8 [tokens]; 1 in the second text of a pair.
-      offsets: int64 [N + 1], where each text begins, and the end.
+      ids: int32.
+      types: int8; 1 in the second text of a pair.
     """
 
-    ids: np.ndarray
-    types: np.ndarray
-    offsets: np.ndarray
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        """int32 [N]."""
-        return np.diff(self.offsets).astype(np.int32)
+    ids: Ragged
+    types: Ragged
 
     def rows(self, examples: np.ndarray, width: int) -> Batch:
         """`tokens` and `types` int32 [b, width], 0 from `lengths` int32 [b] on, of some texts int64 [b]."""
-        lengths = self.lengths[examples]
-        column = np.arange(width)
-        real = column < lengths[:, None]
-        place = np.where(real, self.offsets[examples, None] + column, 0)
         return {
-            "tokens": np.where(real, self.ids[place], 0),
-            "types": np.where(real, self.types[place], 0).astype(np.int32),
-            "lengths": lengths,
+            "tokens": self.ids.padded(examples, width),
+            "types": self.types.padded(examples, width),
+            "lengths": self.ids.lengths_of(examples).astype(np.int32),
         }
 
 
@@ -99,25 +93,37 @@ class LabelledTextSplit(Examples):
         return self.tokens.rows(examples, width) | {"label": self.labels[examples], "mask": mask}
 
     def fingerprint(self) -> str:
-        return sha256(self.tokens.ids, self.tokens.types, self.tokens.offsets, self.labels)
+        ids, types = self.tokens.ids, self.tokens.types
+        return sha256(ids.values, types.values, ids.offsets, self.labels)
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int) -> Tokens:
+def labelled(rows: Iterable[tuple[Sequence[str], int]]) -> Labelled:
+    """What some rows have: one text or two, and a label."""
+    spools: list[TextSpool] = []
+    labels = array("q")
+    for texts, label in rows:
+        spools = spools or [TextSpool() for _ in texts]
+        for spool, text in zip(spools, texts, strict=True):
+            spool.append(text)
+        labels.append(label)
+    return Labelled(tuple(spool.texts() for spool in spools), np.array(labels))
+
+
+def encode(tokenizer: Tokenizer, columns: Sequence[Sequence[str]], max_length: int) -> Tokens:
     """Tokens of texts or pairs, with the tokenizer's special ones; of what is too long the end of the text is cut.
 
     Of a pair the longer text is cut first.
     """
     tokenizer = Tokenizer.from_str(tokenizer.to_str())  # a copy, for the next line changes it
     tokenizer.enable_truncation(max_length)
-    ids, types, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int8)], [0]
-    for start in range(0, len(texts), BLOCK):
-        some = slice(start, start + BLOCK)
-        inputs = list(texts[some]) if pairs is None else list(zip(texts[some], pairs[some], strict=True))
-        for encoding in tokenizer.encode_batch(inputs):
+    ids, types = RaggedSpool(np.int32), Spool(np.int8)
+    for start in range(0, len(columns[0]), BLOCK):
+        texts, *pairs = (column[start : start + BLOCK] for column in columns)
+        for encoding in tokenizer.encode_batch(list(zip(texts, *pairs, strict=True)) if pairs else list(texts)):
             ids.append(np.array(encoding.ids, np.int32))
             types.append(np.array(encoding.type_ids, np.int8))
-            lengths.append(len(encoding.ids))
-    return Tokens(np.concatenate(ids), np.concatenate(types), np.cumsum(lengths))
+    rows = ids.rows()
+    return Tokens(rows, Ragged(types.array(), rows.offsets))
 
 
 def labelled_text_dataset(
@@ -138,17 +144,17 @@ def labelled_text_dataset(
         raise UserError(f"All labels are {class_names[0]!r}: to classify takes two classes or more.")
     if buckets < 1:
         raise UserError(f"config.data.buckets must be positive, not {buckets}.")
-    train = splits["train"]
-    coder = subword_tokenizer(tokenizer, vocab_size, [*train.texts, *(train.pairs or ())])
-    special = coder.num_special_tokens_to_add(train.pairs is not None)
+    columns = splits["train"].columns
+    coder = subword_tokenizer(tokenizer, vocab_size, *columns)
+    special = coder.num_special_tokens_to_add(len(columns) == 2)
     if max_length <= special:
         raise UserError(
             f"config.data.max_length must be more than the tokenizer's {special} special tokens, not {max_length}."
         )
     made = {}
-    for name, (texts, pairs, labels) in splits.items():
-        tokens = encode(coder, texts, pairs, max_length)
-        widths = Buckets(tokens.lengths, buckets, FINE if name == "train" else COARSE)
+    for name, (texts, labels) in splits.items():
+        tokens = encode(coder, texts, max_length)
+        widths = Buckets(tokens.ids.lengths, buckets, FINE if name == "train" else COARSE)
         made[name] = LabelledTextSplit(tokens, labels.astype(np.int32), widths)
     info = {
         "num_classes": len(class_names),
@@ -156,7 +162,7 @@ def labelled_text_dataset(
         "vocab_size": max(coder.get_vocab().values()) + 1,
         "context": -(-max_length // COARSE) * COARSE,  # the widest batch
         "max_length": max_length,
-        "pairs": train.pairs is not None,
+        "pairs": len(columns) == 2,
         "decode": lambda ids: coder.decode(list(ids)),
     }
     return Dataset(made, info, {"tokenizer.json": coder.to_str()}, notes)
@@ -192,36 +198,53 @@ def text_table(
     """
     bad = BadRecords(on_error)
     columns = [column for column in (text_column, pair_column) if column is not None]
-    names: list[str] = []
-    splits = {}
+    number: dict[str, int] = {}  # of each class
+    splits: dict[str, Labelled] = {}
     for split, path in {"train": train, "validation": validation, "test": test}.items():
         if path is None:
             continue
-        rows, found = [], []
-        for where, values in read_table(path, split, [*columns, label_column], bad):
-            texts, label = [values[column] for column in columns], values[label_column]
-            if not all(isinstance(text, str) for text in texts):
-                bad.report(where, f"what is in {' and '.join(map(repr, columns))} must be text")
-            elif not isinstance(label, str | int):
-                bad.report(where, f"the label must be a word or a whole number, not {label!r}")
-            elif names and str(label).strip() not in names:
-                known = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-                bad.report(where, f"the label {str(label)!r} is not one of those in {train!r}: {known}")
-            else:
-                rows.append(texts)
-                found.append(str(label).strip())
-        if not rows:
+        found = read_table(path, split, [*columns, label_column], bad)
+        splits[split] = labelled(checked(found, columns, label_column, number, train if splits else None, bad))
+        if not len(splits[split].labels):
             raise UserError(f"{path!r} (config.data.{split}) has no records that can be used{bad.reason}.")
-        names = names or classes(found)
-        number = {name: i for i, name in enumerate(names)}
-        first, *second = map(list, zip(*rows, strict=True))
-        splits[split] = Labelled(first, second[0] if second else None, np.array([number[name] for name in found]))
+        if split == "train":  # until now the classes were numbered as they came
+            order = classes(number)
+            splits[split] = Labelled(
+                splits[split].columns, np.argsort([number[n] for n in order])[splits[split].labels]
+            )
+            number = {name: i for i, name in enumerate(order)}
     if validation is None:
         splits |= held_out(splits["train"], holdout)
-    return labelled_text_dataset(splits, names, tokenizer, vocab_size, max_length, buckets, bad.notes)
+    return labelled_text_dataset(splits, list(number), tokenizer, vocab_size, max_length, buckets, bad.notes)
 
 
-def classes(labels: Sequence[str]) -> list[str]:
+def checked(
+    found: Iterable[Record],
+    columns: Sequence[str],
+    label_column: str,
+    number: dict[str, int],
+    train: str | None,
+    bad: BadRecords,
+) -> Iterator[tuple[list[str], int]]:
+    """The texts of each record with the number of its class; what is no text, and no label, is bad.
+
+    A new class is given the next number; where `train` is a file, it is that which has all of them.
+    """
+    for where, values in found:
+        texts, label = [values[column] for column in columns], values[label_column]
+        name = str(label).strip()
+        if not all(isinstance(text, str) for text in texts):
+            bad.report(where, f"what is in {' and '.join(map(repr, columns))} must be text")
+        elif not isinstance(label, str | int):
+            bad.report(where, f"the label must be a word or a whole number, not {label!r}")
+        elif train is not None and name not in number:
+            known = ", ".join(list(number)[:SHOWN]) + (", ..." if len(number) > SHOWN else "")
+            bad.report(where, f"the label {str(label)!r} is not one of those in {train!r}: {known}")
+        else:
+            yield texts, number.setdefault(name, len(number))
+
+
+def classes(labels: Iterable[str]) -> list[str]:
     """The different labels in order, numbers by their size."""
     names = sorted(set(labels))
     try:
@@ -244,9 +267,4 @@ def held_out(train: Labelled, share: float) -> dict[str, Labelled]:
             f"{len(train.labels)} examples are too few to hold out {share:.0%} for validation (config.data.holdout)."
         )
     order = random(0, "holdout").permutation(len(train.labels))
-
-    def taken(examples: np.ndarray) -> Labelled:
-        texts, pairs = ([part[i] for i in examples] if part is not None else None for part in train[:2])
-        return Labelled(texts or [], pairs, train.labels[examples])
-
-    return {"train": taken(np.sort(order[count:])), "validation": taken(np.sort(order[:count]))}
+    return {"train": train.take(np.sort(order[count:])), "validation": train.take(np.sort(order[:count]))}

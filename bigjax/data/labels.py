@@ -1,6 +1,6 @@
 """Transcripts as the labels that a CTC head scores, and back. Label 0 is the blank and stands for no text."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from tokenizers import Tokenizer
@@ -79,7 +79,7 @@ class Subwords:
         return self.tokenizer.decode(list(labels))
 
 
-def make_labels(kind: Kind, vocab_size: int | None, texts: Iterable[str]) -> Labels:
+def make_labels(kind: Kind, vocab_size: int | None, texts: Collection[str]) -> Labels:
     """The labels of `config.data.tokenizer`, from the training transcripts."""
     if kind == "bpe":
         return Subwords(subword_tokenizer(kind, vocab_size, texts))

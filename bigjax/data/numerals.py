@@ -1,7 +1,7 @@
 """Number words in English and French, written by rule: a translation task that every machine can make for itself."""
 
 from bigjax.data.dataset import Dataset, random
-from bigjax.data.pairs import Pairs, pairs_dataset
+from bigjax.data.pairs import pairs_dataset, stored_pairs
 from bigjax.data.records import BadRecords
 from bigjax.errors import UserError
 
@@ -71,5 +71,5 @@ def numerals(
     texts = {}
     for name, size in sizes.items():
         some = [next(numbers) for _ in range(size)]
-        texts[name] = Pairs([english(n) for n in some], [french(n) for n in some])
+        texts[name] = stored_pairs((("", english(n), french(n)) for n in some), BadRecords("stop"))
     return pairs_dataset(texts, "bpe", vocab_size, 256, buckets, BadRecords("stop"))

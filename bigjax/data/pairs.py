@@ -1,6 +1,6 @@
 """Pairs of texts for translation: tokens of one vocabulary, in batches in which both sides are of similar length."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from bigjax.data.buckets import Buckets, bucket_widths
 from bigjax.data.dataset import Batch, Dataset, Examples, Split, random, sha256
+from bigjax.data.ragged import Ragged, RaggedSpool, Texts, TextSpool
 from bigjax.data.records import BadRecords, OnError, read_table
 from bigjax.data.subwords import subword_tokenizer
 from bigjax.errors import UserError
@@ -23,8 +24,8 @@ POOL = 256  # batches that are sorted together: two lengths need more of them th
 class Pairs(NamedTuple):
     """What one side is, and what it is to become."""
 
-    sources: list[str]
-    targets: list[str]
+    sources: Texts
+    targets: Texts
 
 
 @dataclass(frozen=True)
@@ -45,31 +46,6 @@ class References:
 
 
 @dataclass(frozen=True)
-class Ragged:
-    """Rows of different lengths.
-
-    Attributes:
-      tokens: integers, one row after another.
-      offsets: int64 [N + 1], where each begins, and the end of the last.
-    """
-
-    tokens: np.ndarray
-    offsets: np.ndarray
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64 [N]."""
-        return np.diff(self.offsets)
-
-    def padded(self, rows: np.ndarray, width: int) -> np.ndarray:
-        """Some rows, int64 [n], filled up with zeros or cut: int32 [n, width]."""
-        column = np.arange(width)
-        real = column < self.lengths[rows][:, None]
-        position = np.minimum(self.offsets[rows][:, None] + column, len(self.tokens) - 1)
-        return self.tokens[position].astype(np.int32) * real
-
-
-@dataclass(frozen=True)
 class PairSplit(Examples):
     """Pairs in batches, each as wide on either side as its box; see `boxes`.
 
@@ -85,7 +61,7 @@ class PairSplit(Examples):
     references: References | None
 
     def __len__(self) -> int:
-        return len(self.source.lengths)
+        return len(self.source)
 
     @cached_property
     def boxes(self) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +86,7 @@ class PairSplit(Examples):
         # A row that only fills the batch up keeps its source, for attention to nothing at all is not a number.
         batch["mask"] *= real[rows, None]
         batch["index"] = np.where(real > 0, examples, -1)[rows].astype(np.int32)
-        batch["stop"] = np.full(len(batch["index"]), self.source.tokens[-1], np.int32)
+        batch["stop"] = np.full(len(batch["index"]), self.source.values[-1], np.int32)
         return batch
 
     def cut(self, examples: np.ndarray, rows: slice) -> Batch:
@@ -119,17 +95,17 @@ class PairSplit(Examples):
         source_width, target_width = shapes[np.unique(box[examples])].max(0)
         examples = examples[rows]
         source, target = self.source.padded(examples, source_width), self.target.padded(examples, target_width + 1)
-        real = np.arange(target_width) < self.target.lengths[examples][:, None] - 1
+        real = np.arange(target_width) < self.target.lengths_of(examples)[:, None] - 1
         return {
             "source": source,
-            "source_mask": np.arange(source_width) < self.source.lengths[examples][:, None],
+            "source_mask": np.arange(source_width) < self.source.lengths_of(examples)[:, None],
             "inputs": target[:, :-1] * real,
             "targets": target[:, 1:],
             "mask": real.astype(np.float32),
         }
 
     def fingerprint(self) -> str:
-        return sha256(self.source.tokens, self.source.offsets, self.target.tokens, self.target.offsets)
+        return sha256(self.source.values, self.source.offsets, self.target.values, self.target.offsets)
 
 
 def boxes(source: np.ndarray, target: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -201,23 +177,27 @@ def translation_pairs(
 
 def read_pairs(path: str, option: str, source: str, target: str, bad: BadRecords) -> Pairs:
     """The pairs of one file; raises UserError where there are none."""
-    pairs = Pairs([], [])
-    for where, values in read_table(path, option, (source, target), bad):
-        add_pair(pairs, values[source], values[target], where, bad)
+    rows = (
+        (where, values[source], values[target]) for where, values in read_table(path, option, (source, target), bad)
+    )
+    pairs = stored_pairs(rows, bad)
     if not pairs.sources:
         raise UserError(f"{path!r} (config.data.{option}) has no pairs{bad.reason}.")
     return pairs
 
 
-def add_pair(pairs: Pairs, source: object, target: object, where: str, bad: BadRecords) -> None:
-    """Adds a pair that is two texts, without spaces around them; others are bad records."""
-    if not isinstance(source, str) or not isinstance(target, str):
-        bad.report(where, "a side is no text")
-    elif not source.strip() or not target.strip():
-        bad.report(where, f"the {'target' if source.strip() else 'source'} is empty")
-    else:
-        pairs.sources.append(source.strip())
-        pairs.targets.append(target.strip())
+def stored_pairs(rows: Iterable[tuple[str, object, object]], bad: BadRecords) -> Pairs:
+    """The pairs, of texts without spaces around them, of rows: where each is, and its sides; others are bad records."""
+    sources, targets = TextSpool(), TextSpool()
+    for where, source, target in rows:
+        if not isinstance(source, str) or not isinstance(target, str):
+            bad.report(where, "a side is no text")
+        elif not source.strip() or not target.strip():
+            bad.report(where, f"the {'target' if source.strip() else 'source'} is empty")
+        else:
+            sources.append(source.strip())
+            targets.append(target.strip())
+    return Pairs(sources.texts(), targets.texts())
 
 
 def held_out(pairs: Pairs, share: float, what: str) -> tuple[Pairs, Pairs]:
@@ -226,13 +206,8 @@ def held_out(pairs: Pairs, share: float, what: str) -> tuple[Pairs, Pairs]:
     chosen = random(0, "holdout").permutation(count) < share * count
     if chosen.all() or not chosen.any():
         raise UserError(f"{what} has only {count} pairs: too few to hold out config.data.holdout={share} of them.")
-    kept, out = np.flatnonzero(~chosen), np.flatnonzero(chosen)
-    return take(pairs, kept), take(pairs, out)
-
-
-def take(pairs: Pairs, which: np.ndarray) -> Pairs:
-    """Some of the pairs, by number."""
-    return Pairs([pairs.sources[i] for i in which], [pairs.targets[i] for i in which])
+    kept, out = (Pairs(*(side.take(np.flatnonzero(which)) for side in pairs)) for which in (~chosen, chosen))
+    return kept, out
 
 
 def pairs_dataset(
@@ -252,18 +227,16 @@ def pairs_dataset(
         raise UserError("config.data.max_length and config.data.buckets must be positive.")
     if vocab_size is None and tokenizer in ("bpe", "wordpiece"):
         vocab_size = 8000
-    coder = subword_tokenizer(tokenizer, vocab_size, (text for side in texts["train"] for text in side))
+    coder = subword_tokenizer(tokenizer, vocab_size, *texts["train"])
     begin, end = begin_and_end(coder, tokenizer)
     splits: dict[str, Split] = {}
     left_out = 0
     for name, pairs in texts.items():
-        source, target = encoded(coder, pairs.sources, [], [end]), encoded(coder, pairs.targets, [begin], [end])
-        if name == "train":
-            fits = (source.lengths - 1 <= max_length) & (target.lengths - 2 <= max_length)
-            left_out = int((~fits).sum())
-            source, target = chosen_rows(source, fits), chosen_rows(target, fits)
-            if not fits.any():
-                raise UserError(f"Every training pair has more than config.data.max_length={max_length} tokens.")
+        longest = max_length if name == "train" else None
+        source, target = encoded(coder, pairs, begin, end, longest)
+        left_out += len(pairs.sources) - len(source)
+        if not len(source):
+            raise UserError(f"Every training pair has more than config.data.max_length={max_length} tokens.")
         references = None if name == "train" else References(pairs.targets, coder)
         splits[name] = PairSplit(source, target, buckets, references)
     notes = bad.notes
@@ -283,15 +256,20 @@ def begin_and_end(coder: Tokenizer, name: str) -> tuple[int, int]:
     return around[0], around[-1]
 
 
-def encoded(coder: Tokenizer, texts: Sequence[str], before: Sequence[int], after: Sequence[int]) -> Ragged:
-    """Texts as tokens, with some before and after each."""
-    dtype = np.uint16 if coder.get_vocab_size() <= 2**16 else np.int32
-    pieces, lengths = [np.empty(0, dtype)], [np.zeros(1, np.int64)]
-    for start in range(0, len(texts), CHUNK):
-        rows = [[*before, *ids, *after] for ids in encode(coder, texts[start : start + CHUNK])]
-        pieces.append(np.fromiter((token for row in rows for token in row), dtype))
-        lengths.append(np.array([len(row) for row in rows], np.int64))
-    return Ragged(np.concatenate(pieces), np.cumsum(np.concatenate(lengths)))
+def encoded(coder: Tokenizer, pairs: Pairs, begin: int, end: int, longest: int | None) -> tuple[Ragged, Ragged]:
+    """The tokens of sources, which `end` follows, and of targets, between `begin` and `end`.
+
+    Pairs with more than `longest` tokens on a side, those two not counted, are left out.
+    """
+    dtype = np.dtype(np.uint16 if coder.get_vocab_size() <= 2**16 else np.int32)
+    sources, targets = RaggedSpool(dtype), RaggedSpool(dtype)
+    for start in range(0, len(pairs.sources), CHUNK):
+        sides = (encode(coder, side[start : start + CHUNK]) for side in pairs)
+        for source, target in zip(*sides, strict=True):
+            if longest is None or max(len(source), len(target)) <= longest:
+                sources.append(np.array([*source, end], dtype))
+                targets.append(np.array([begin, *target, end], dtype))
+    return sources.rows(), targets.rows()
 
 
 def encode(coder: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
@@ -299,11 +277,3 @@ def encode(coder: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
     coder.encode_special_tokens = True
     for encoding in coder.encode_batch_fast(list(texts), add_special_tokens=False):
         yield encoding.ids
-
-
-def chosen_rows(ragged: Ragged, keep: np.ndarray) -> Ragged:
-    """The rows where `keep`, bool [N], is true."""
-    lengths = ragged.lengths
-    return Ragged(
-        ragged.tokens[np.repeat(keep, lengths)], np.concatenate([[0], np.cumsum(lengths[keep])]).astype(np.int64)
-    )

@@ -1,6 +1,7 @@
 """Tokenizers with special tokens: those of a checkpoint, or a WordPiece or BPE learned from the training text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -10,14 +11,14 @@ from bigjax.errors import UserError
 PAD, UNKNOWN, BEGIN, END, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def subword_tokenizer(kind: str, vocab_size: int | None, texts: Iterable[str]) -> Tokenizer:
+def subword_tokenizer(kind: str, vocab_size: int | None, *columns: Collection[str]) -> Tokenizer:
     """The tokenizer of `config.data.tokenizer`; a text becomes [CLS] text [SEP], a pair [CLS] first [SEP] second [SEP].
 
     Args:
       kind: "wordpiece", lower-cased as BERT's; "bpe", byte-level with nothing lost; or a tokenizer.json, or a
         checkpoint's or run's folder with one, which keeps its own special tokens.
       vocab_size: how many tokens are learned, None where the tokenizer is there already.
-      texts: what they are learned from.
+      columns: texts that they are learned from, of one column after another.
 
     Raises:
       UserError: there is no such tokenizer, or the vocabulary's size does not fit.
@@ -30,7 +31,7 @@ def subword_tokenizer(kind: str, vocab_size: int | None, texts: Iterable[str]) -
     if vocab_size is None or vocab_size < least:
         raise UserError(f"config.data.vocab_size must be {least} or more for {kind!r}, not {vocab_size}.")
     if kind == "wordpiece":
-        tokenizer = learned_wordpiece(vocab_size, list(texts))
+        tokenizer = learned_wordpiece(vocab_size, columns)
     else:
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -41,7 +42,7 @@ def subword_tokenizer(kind: str, vocab_size: int | None, texts: Iterable[str]) -
             show_progress=False,
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         )
-        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.train_from_iterator(chain(*columns), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A {END}",
         pair=f"{BEGIN} $A {END} $B:1 {END}:1",
@@ -50,7 +51,7 @@ def subword_tokenizer(kind: str, vocab_size: int | None, texts: Iterable[str]) -
     return tokenizer
 
 
-def learned_wordpiece(vocab_size: int, texts: Sequence[str]) -> Tokenizer:
+def learned_wordpiece(vocab_size: int, columns: Sequence[Collection[str]]) -> Tokenizer:
     """A WordPiece that is the same whenever it is learned from the same texts.
 
     The trainer numbers the letters inside words (##a) as it meets them, in an order that changes from call to call, and
@@ -60,7 +61,7 @@ def learned_wordpiece(vocab_size: int, texts: Sequence[str]) -> Tokenizer:
     def learn(vocab_size: int, first: Sequence[str]) -> dict[str, int]:
         tokenizer = bert_like(models.WordPiece(unk_token=UNKNOWN))
         trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(first), show_progress=False)
-        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.train_from_iterator(chain(*columns), trainer)
         return tokenizer.get_vocab()
 
     letters = sorted(token for token in learn(len(SPECIAL), SPECIAL) if token.startswith("##") and len(token) == 3)

@@ -147,7 +147,7 @@ def text_masked(
     training = texts.splits["train"]
 
     def learn() -> tokenizers.Tokenizer:
-        return subword_tokenizer(tokenizer, vocab_size, sample(training, where["train"]))
+        return subword_tokenizer(tokenizer, vocab_size, list(sample(training, where["train"])))
 
     subwords = learn() if vocab_size is None else learned(f"{tokenizer} of subwords {vocab_size}", training, learn)
     masking = make_masking(subwords, mask_rate)

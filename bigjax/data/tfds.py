@@ -17,8 +17,8 @@ from bigjax.data.dataset import Dataset
 from bigjax.data.decoding import Encoded, Format, Interpolation, blocks, decoded_dataset
 from bigjax.data.fingerprint import files_sha256
 from bigjax.data.images import Augment
-from bigjax.data.labelled_text import Labelled, labelled_text_dataset
-from bigjax.data.pairs import Pairs, add_pair, pairs_dataset
+from bigjax.data.labelled_text import labelled, labelled_text_dataset
+from bigjax.data.pairs import pairs_dataset, stored_pairs
 from bigjax.data.prepare import one_line, prepared_builder
 from bigjax.data.records import BadRecords, OnError
 from bigjax.data.text import Layout, text_dataset
@@ -156,9 +156,9 @@ def tfds_translation(
         feature(builder, option, language, tfds.features.Text)
     texts = {}
     for name, split in named(train_split, validation_split, test_split).items():
-        texts[name] = Pairs([], [])
-        for where, record in text_records(builder, dataset, name, split, [source_language, target_language], bad):
-            add_pair(texts[name], record[source_language], record[target_language], where, bad)
+        found = text_records(builder, dataset, name, split, [source_language, target_language], bad)
+        rows = ((where, record[source_language], record[target_language]) for where, record in found)
+        texts[name] = stored_pairs(rows, bad)
     return pairs_dataset(texts, tokenizer, vocab_size, max_length, buckets, bad)
 
 
@@ -199,15 +199,15 @@ def tfds_labelled_text(
     splits = {}
     for name, split in named(train_split, validation_split, test_split).items():
         keys = [*options.values(), label_key]
-        found = [record for _, record in text_records(builder, dataset, name, split, keys, bad)]
-        labels = np.array([record[label_key] for record in found], np.int64)
+        found = text_records(builder, dataset, name, split, keys, bad)
+        rows = (([record[key] for key in options.values()], int(record[label_key])) for _, record in found)
+        splits[name] = labelled(rows)
+        labels = splits[name].labels
         if labels.min() < 0:
             raise UserError(
                 f"The labels of {split!r} of {dataset!r} are not given (they are {labels.min()}), as those of GLUE's "
                 f"test splits; choose another config.data.{name}_split."
             )
-        first, *second = ([record[key] for record in found] for key in options.values())
-        splits[name] = Labelled(first, second[0] if second else None, labels)
     return labelled_text_dataset(splits, label.names, tokenizer, vocab_size, max_length, buckets, bad.notes)
 
 

@@ -32,7 +32,7 @@ class SequencePredictor(Predictor):
     def __call__(self, inputs: Sequence[Mapping[str, str]]) -> list[Answer]:
         info = self.run.info
         columns = [[example[field] for example in inputs] for field in self.fields]
-        tokens = encode(self.tokenizer, columns[0], columns[1] if len(columns) > 1 else None, info["max_length"])
-        width = -(-int(tokens.lengths.max()) // COARSE) * COARSE  # few widths, for each is compiled
+        tokens = encode(self.tokenizer, columns, info["max_length"])
+        width = -(-int(tokens.ids.lengths.max()) // COARSE) * COARSE  # few widths, for each is compiled
         chances = np.asarray(self.chances(self.run.model, tokens.rows(np.arange(len(inputs)), width)))
         return [ranked(chance, info["class_names"], len(info["class_names"])) for chance in chances]

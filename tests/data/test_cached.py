@@ -110,6 +110,7 @@ def test_has_its_name_only_when_whole(monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(cached, "LARGE", 0)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(UserError, match="Cannot write"):
@@ -118,7 +119,15 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
         cached.spooled([b"a"])
 
 
-def test_spooled_leaves_no_file(tmp_path):
+@pytest.mark.parametrize("large", [0, 4, 100])
+def test_spools(tmp_path, monkeypatch, large):
+    monkeypatch.setattr(cached, "LARGE", large)
     np.testing.assert_array_equal(cached.spooled([b"ab", memoryview(b"c")]), [97, 98, 99])
     assert len(cached.spooled([])) == 0
+    spool = cached.Spool(np.uint16)
+    for part in PARTS:
+        spool.append(part)
+    array = spool.array()
+    assert array.dtype == np.uint16 and isinstance(array.base, np.memmap) == (large < WHOLE.nbytes)
+    np.testing.assert_array_equal(array, WHOLE)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

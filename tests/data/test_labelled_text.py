@@ -116,7 +116,7 @@ def test_pairs_have_two_types_and_the_longer_is_cut(tmp_path):
 
 def test_what_is_too_long_is_cut_and_keeps_its_special_tokens(table):
     whole, cut = text_table(table, **LEARN), text_table(table, **LEARN, max_length=8)
-    assert whole.splits["train"].tokens.lengths.max() > 20
+    assert whole.splits["train"].tokens.ids.lengths.max() > 20
     split = cut.splits["train"]
     batch = split.eval_batch(0, len(split), ALL)
     assert batch["tokens"].shape == (80, 8) and batch["lengths"].max() == 8
@@ -154,8 +154,8 @@ def test_an_epoch_has_every_text_once(table):
     split = text_table(table, **LEARN).splits["train"]
     pool = [split.train_batch(0, step, 5, ALL) for step in range(64)]  # 320 texts are four epochs
     seen = sorted(tuple(t[:n]) for b in pool for t, n in zip(b["tokens"], b["lengths"], strict=True))
-    tokens, offsets = split.tokens.ids, split.tokens.offsets
-    assert seen == sorted(4 * [tuple(tokens[a:b]) for a, b in pairwise(offsets)])
+    ids = split.tokens.ids
+    assert seen == sorted(4 * [tuple(ids.values[a:b]) for a, b in pairwise(ids.offsets)])
 
 
 def test_evaluation_has_every_text_once_on_every_process(table):

@@ -58,7 +58,7 @@ def test_every_pair_comes_with_its_begin_end_and_masks(tmp_path, kind):
             np.testing.assert_array_equal(inputs[1:count], targets[: count - 1])
             seen[int(number)] = (decode(source[mask]), decode(targets[:count]))
     assert [seen[i] for i in range(90)] == ROWS
-    assert split.references.texts == [target for _, target in ROWS]
+    assert list(split.references.texts) == [target for _, target in ROWS]
 
 
 def test_a_training_batch_is_a_function_of_seed_and_step_and_cut_by_rows(data):
