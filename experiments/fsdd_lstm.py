@@ -22,6 +22,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
                 "held_out_speaker": arg,
                 "sample_rate": 8000,
                 "num_mels": 40,
+                "normalize": "all_features",
                 "subsampling": 2,
                 "tokenizer": "bpe",
                 "vocab_size": 300,  # enough that each of the ten words is one

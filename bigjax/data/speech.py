@@ -20,7 +20,7 @@ from bigjax.data.dataset import Batch, Dataset, Examples, random
 from bigjax.data.fingerprint import files_sha256
 from bigjax.data.labels import Kind, Labels, make_labels
 from bigjax.data.records import BadRecords, OnError
-from bigjax.data.speech_features import LogMel, SpecAugment, normalised
+from bigjax.data.speech_features import LogMel, SpecAugment
 from bigjax.errors import UserError
 
 MULTIPLE = 4  # of which the frames of a batch are one
@@ -147,13 +147,13 @@ class SpeechSplit(Examples):
         def features(row: int) -> np.ndarray:
             speed = self.speeds[speeds[row]]
             audio = resample(self.audio(examples[row]), self.sample_rate * speed, self.sample_rate)
-            return self.augment.mask(normalised(self.log_mel(audio)), masks[row])
+            return self.augment.mask(self.log_mel.normalised(audio), masks[row])
 
         return self.batch(examples, np.ones(len(examples), np.float32), width, features)
 
     def eval_batch(self, index: int, batch_size: int, rows: slice) -> Batch:
         examples, mask, width = self.evaluation.evaluation(index, batch_size, rows)
-        return self.batch(examples, mask, width, lambda row: normalised(self.log_mel(self.audio(examples[row]))))
+        return self.batch(examples, mask, width, lambda row: self.log_mel.normalised(self.audio(examples[row])))
 
     def audio(self, example: int) -> np.ndarray:
         """Float32 [n]; raises UserError where the file is not what it was, or was not checked."""

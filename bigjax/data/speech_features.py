@@ -12,6 +12,7 @@ from bigjax.errors import UserError
 FLOOR = 1e-8  # about the power that rounding to 16 bits adds: digital silence is not endlessly far from a quiet room
 
 MelScale = Literal["htk", "slaney"]
+Normalize = Literal["per_feature", "all_features"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class LogMel:
       n_fft: samples of a transform; None is the next power of two that holds the window.
       f_min, f_max: what the triangles cover, in Hz; None is half of the sample rate.
       mel_scale: "htk", 2595 log10(1 + f / 700); or "slaney", a line up to 1 kHz and a logarithm above.
+      normalize: what has zero mean and unit variance over an utterance: "per_feature", each mel, so that neither
+        loudness nor the microphone matters; or "all_features", all together, which takes loudness away and leaves the
+        spectrum: in single words, the mean of a mel is their vowel.
     """
 
     sample_rate: int = 16000
@@ -38,6 +42,7 @@ class LogMel:
     f_min: float = 20.0
     f_max: float | None = None
     mel_scale: MelScale = "htk"
+    normalize: Normalize = "per_feature"
 
     def __post_init__(self) -> None:
         for name in ("sample_rate", "num_mels", "window", "hop"):
@@ -109,6 +114,12 @@ class LogMel:
         power = np.abs(np.fft.rfft(windows * self.taper)) ** 2
         return np.log(np.maximum(power.astype(np.float32) @ self.filters, FLOOR))
 
+    def normalised(self, audio: np.ndarray) -> np.ndarray:
+        """The same of audio, with zero mean and unit variance as `normalize` says."""
+        features = self(audio)
+        axis = 0 if self.normalize == "per_feature" else None
+        return (features - features.mean(axis)) / (features.std(axis) + 1e-3)
+
 
 def to_mels(hertz: np.ndarray, scale: MelScale) -> np.ndarray:
     """Frequencies in Hz as mels."""
@@ -122,11 +133,6 @@ def to_hertz(mels: np.ndarray, scale: MelScale) -> np.ndarray:
     if scale == "htk":
         return 700 * (10 ** (mels / 2595) - 1)
     return np.where(mels < 15, 200 * mels / 3, 1000 * 6.4 ** ((mels - 15) / 27))
-
-
-def normalised(features: np.ndarray) -> np.ndarray:
-    """Each column of [T, M] with zero mean and unit variance over the utterance, so that loudness does not matter."""
-    return (features - features.mean(0)) / (features.std(0) + 1e-3)
 
 
 @dataclass(frozen=True)

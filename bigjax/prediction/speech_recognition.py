@@ -10,7 +10,7 @@ from flax import nnx
 from bigjax.data.audio import SUFFIXES, read_audio
 from bigjax.data.labels import labels_of
 from bigjax.data.speech import padded, part
-from bigjax.data.speech_features import LogMel, normalised
+from bigjax.data.speech_features import LogMel
 from bigjax.errors import UserError
 from bigjax.inference.ctc import log_probability, prefix_beam_search
 from bigjax.prediction.predictor import Answer, Predictor
@@ -40,7 +40,7 @@ class SpeechPredictor(Predictor):
         """The features of one file, float32 [T, M], as evaluation has them."""
         log_mel = part(LogMel, self.run.config["data"])
         try:
-            return normalised(log_mel(read_audio(path, log_mel.sample_rate)))
+            return log_mel.normalised(read_audio(path, log_mel.sample_rate))
         except ValueError as error:
             raise UserError(f"{path!r}: {error}.") from error
 

@@ -15,7 +15,7 @@ from bigjax.config import schema
 from bigjax.data import SOURCES
 from bigjax.data.audio import read_audio, resample
 from bigjax.data.labels import labels_of
-from bigjax.data.speech_features import LogMel, normalised
+from bigjax.data.speech_features import LogMel
 from bigjax.errors import UserError
 
 FSDD = Path(os.environ.get("BIGJAX_SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "fsdd.tar"
@@ -69,7 +69,7 @@ def test_a_batch_holds_what_was_said(corpus):
         labels = batch["labels"][row, : batch["label_lengths"][row]]
         assert dataset.info["decode"](labels.tolist()) == text and not batch["labels"][row, len(labels) :].any()
         audio = np.round(spoken(text, seed=example) * 2**15).clip(-(2**15), 2**15 - 1) / 2**15
-        expected = normalised(log_mel(audio.astype(np.float32)))
+        expected = log_mel.normalised(audio.astype(np.float32))
         assert length == len(expected) == 1 + 10 * len(text)
         np.testing.assert_allclose(batch["features"][row, :length], expected, atol=0.05)  # rounded otherwise
         assert not batch["features"][row, length:].any()

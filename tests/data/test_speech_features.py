@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fixtures.make_speech import CASES
 
-from bigjax.data.speech_features import LogMel, SpecAugment, normalised, to_hertz, to_mels
+from bigjax.data.speech_features import LogMel, SpecAugment, to_hertz, to_mels
 from bigjax.errors import UserError
 
 FIXTURE = dict(np.load(Path(__file__).parents[1] / "fixtures" / "log_mel.npz", allow_pickle=False))
@@ -39,17 +39,19 @@ def test_a_tone_is_in_the_triangle_around_it():
 @pytest.mark.parametrize("length", [1, 79, 80, 81, 1000])
 def test_any_length_has_a_frame_for_each_hop(length):
     log_mel = LogMel(sample_rate=8000, num_mels=10)
-    features = normalised(log_mel(np.ones(length, np.float32)))
+    features = log_mel.normalised(np.ones(length, np.float32))
     assert features.shape == (1 + length // 80, 10) and np.isfinite(features).all()
 
 
-def test_normalised_takes_loudness_away():
+@pytest.mark.parametrize(("normalize", "axis"), [("per_feature", 0), ("all_features", None)])
+def test_normalised_takes_loudness_away(normalize, axis):
     audio = FIXTURE["audio"][:600]
-    log_mel = LogMel(sample_rate=8000, num_mels=13)
-    features = normalised(log_mel(audio))
-    np.testing.assert_allclose(features.mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(features.std(0), 1, atol=1e-2)
-    np.testing.assert_allclose(normalised(log_mel(2 * audio)), features, atol=1e-2)
+    log_mel = LogMel(sample_rate=8000, num_mels=13, normalize=normalize)
+    raw, features = log_mel(audio), log_mel.normalised(audio)
+    np.testing.assert_allclose(features.mean(axis), 0, atol=1e-5)
+    np.testing.assert_allclose(features.std(axis), 1, atol=1e-2)
+    np.testing.assert_allclose(np.diff(features, axis=0), np.diff(raw, axis=0) / raw.std(axis), rtol=0.02, atol=1e-3)
+    np.testing.assert_allclose(log_mel.normalised(2 * audio), features, atol=1e-2)
 
 
 def test_masks_are_as_wide_as_asked_and_everywhere():

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from flax import nnx
 from helpers import apply, made, parameters
+from numpy.lib.stride_tricks import sliding_window_view
 
 from bigjax.models.recurrent import Recurrent
 from bigjax.models.speech_lstm import SpeechLSTM
 
-SMALL = {"vocab_size": 7, "num_mels": 5, "d_hidden": 6, "num_layers": 2, "subsampling": 3}
+SMALL = {"vocab_size": 7, "num_mels": 5, "channels": 4, "d_hidden": 6, "num_layers": 2, "subsampling": 4}
 LENGTHS = np.array([14, 9, 4], np.int32)
 
 
@@ -21,14 +22,22 @@ def speech(length=14):
     return np.random.default_rng(0).normal(size=(3, length, 5)).astype(np.float32)
 
 
-def test_frames_are_stacked_and_scored():
-    model, x = build(), speech()
+@pytest.mark.parametrize("subsampling", [2, 4])
+def test_its_parts(subsampling):
+    model, x = build(subsampling=subsampling), speech()
     logits, lengths = apply(model, x, LENGTHS)
-    np.testing.assert_array_equal(lengths, [5, 3, 2])
-    frames = np.where((np.arange(15) < LENGTHS[:, None])[..., None], np.pad(x, ((0, 0), (0, 1), (0, 0))), 0)
-    stacked = np.concatenate([frames[:, i::3] for i in range(3)], -1)  # [3, 5, 15]
+    np.testing.assert_array_equal(lengths, -(-LENGTHS // subsampling))
+    seen, kernels = x[..., None].astype(np.float64), parameters(model.subsampling)
+    for name, stride in (("conv1", 2), ("conv2", subsampling // 2)):
+        ends = -(-LENGTHS // (1 if name == "conv1" else 2))
+        seen = np.where((np.arange(seen.shape[1]) < ends[:, None])[..., None, None], seen, 0)
+        seen = np.pad(seen, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = sliding_window_view(seen, (3, 3), (1, 2))[:, ::stride, ::2]  # [B, T, F, C, 3, 3]
+        seen = np.einsum("btfcij,ijcd->btfd", windows, kernels[f"{name}/kernel"]) + kernels[f"{name}/bias"]
+        seen = np.maximum(seen, 0)
+    seen = seen.reshape(*seen.shape[:2], -1) @ kernels["out/kernel"] + kernels["out/bias"]
     layers = jax.jit(lambda layers, x, lengths: Recurrent.__call__(layers, x, lengths=lengths)[0])
-    hidden = layers(model.layers, stacked, np.array([5, 3, 2]))
+    hidden = layers(model.layers, seen.astype(np.float32), lengths)
     head = parameters(model.head)
     np.testing.assert_allclose(logits, hidden @ head["kernel"] + head["bias"], atol=1e-5)
 
@@ -66,15 +75,17 @@ def test_dropout_acts_only_in_training():
 
 
 def test_parameter_count_by_formula():
-    first, second = (4 * 6 * (width + 6 + 1) for width in (3 * 5, 2 * 6))
+    front = (9 * 1 + 1) * 4 + (9 * 4 + 1) * 4 + (2 * 4 + 1) * 4  # 5 mels are 3, and then 2
+    first, second = (4 * 6 * (width + 6 + 1) for width in (4, 2 * 6))
     found = sum(array.size for array in parameters(build()).values())
-    assert found == 2 * (first + second) + (2 * 6 + 1) * 7
+    assert found == front + 2 * (first + second) + (2 * 6 + 1) * 7
 
 
 @pytest.mark.parametrize(
     ("kwargs", "words"),
     [
-        ({"subsampling": 0}, "subsampling must be positive, not 0"),
+        ({"subsampling": 3}, "subsampling must be one of 2, 4, not 3"),
+        ({"channels": 0}, "channels must be positive"),
         ({"num_mels": 0}, "num_mels must be positive"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
     ],
