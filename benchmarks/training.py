@@ -145,6 +145,7 @@ def worker(name: str) -> None:
     }
     experiment = set_up(read_config(sections, {"train.steps": 1000, "train.batch_size": work.sizes[0]}))
     placed, state = experiment.to_devices(batch), experiment.initial_state()
+    experiment.compile_step(state, placed)
 
     def run(steps: int) -> None:
         nonlocal state

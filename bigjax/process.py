@@ -1,16 +1,13 @@
 """How the process that computes is set up."""
 
-import ctypes
 import os
-import sys
 
 import jax
 
 from bigjax.cache import cache_folder
+from bigjax.memory import keep_freed_memory
 from bigjax.training.elastic import SHARDS
 from bigjax.training.manifest import available_cores
-
-TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # of mallopt
 
 
 def prepare_process(*, elastic: bool = False) -> None:
@@ -29,14 +26,3 @@ def prepare_process(*, elastic: bool = False) -> None:
     if not jax.config.jax_compilation_cache_dir:  # keeps compiled steps between processes
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-def keep_freed_memory() -> None:
-    """Has the C library keep for the next step the memory that a step frees, where that library is glibc.
-
-    By default it gives large blocks back to the kernel at once, and each page of the next step's is then faulted in and
-    zeroed anew: a quarter of the time of a small CNN's step.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        for option, size in ((MMAP_THRESHOLD, 2**31 - 1), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 2**26)):
-            libc.mallopt(option, size)

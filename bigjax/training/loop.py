@@ -111,6 +111,8 @@ def fit(
                 end = start if measure(start, "validation") is None else steps
             batches = prefetched(fetch, start, end, options.loader_workers)
             for step, batch in enumerate(profile.over(batches) if profile else batches, start + 1):
+                if step == start + 1:
+                    experiment.compile_step(state, batch)
                 state, sums = experiment.train_step(state, batch)
                 recent.append(sums)
                 progress.step(step)

@@ -18,6 +18,7 @@ from bigjax import config as config_lib
 from bigjax.data import SOURCES
 from bigjax.data.dataset import Dataset
 from bigjax.errors import UserError, nearest
+from bigjax.memory import release_freed_memory
 from bigjax.models import MODELS, SHARDING
 from bigjax.models.target import platform
 from bigjax.parallel.checks import check_axes, check_batch_size
@@ -91,6 +92,12 @@ class Experiment:
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Sums]]
     jitted_step: jax.stages.Wrapped
     eval_step: jax.stages.Wrapped
+
+    def compile_step(self, state: TrainState, batch: Batch) -> None:
+        """Compiles the training step, so that memory which that takes is free again when the step takes its own."""
+        if self.train_step is self.jitted_step:
+            self.jitted_step.lower(state, batch).compile()  # the first call finds it
+        release_freed_memory()
 
     def rows(self, batch_size: int) -> slice:
         """The rows of a global batch that this process loads: from the first to the last that its devices hold."""
@@ -196,9 +203,11 @@ def set_up(config: Mapping[str, Any], devices: Sequence[jax.Device] | None = Non
     )
 
     def make_state() -> TrainState:
-        if elastic:  # a program for one device here, too; XLA may round otherwise in one that is cut over several
-            return laid_out(jax.device_get(jax.jit(first)(seed)), shardings)
-        return jax.jit(first, out_shardings=shardings)(seed)
+        # Where it is elastic on one device, for XLA may round otherwise in a program that is cut over several.
+        make = jax.jit(first) if elastic else jax.jit(first, out_shardings=shardings)
+        state = make(seed)
+        make.clear_cache()  # type: ignore[attr-defined]  # it is as large as the step's program, and is not called again
+        return laid_out(jax.device_get(state), shardings) if elastic else state
 
     whole, rows = NamedSharding(mesh, jax.sharding.PartitionSpec()), NamedSharding(mesh, BATCH)
     for_xla = compiler_options(config["reproducible"], platform())
