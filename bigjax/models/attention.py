@@ -11,6 +11,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.linear import Linear
+from bigjax.models.norms import RMSNorm
 from bigjax.models.ring import ring_attend
 from bigjax.models.rotary import rotate
 from bigjax.models.target import axis_size, platform, target
@@ -76,7 +77,7 @@ class Attention(nnx.Module):
         self.query = projection(num_heads, biases[0])
         self.key = projection(num_kv_heads, biases[1])
         self.value = projection(num_kv_heads, biases[2])
-        norm = nnx.RMSNorm(self.head_dim, epsilon=epsilon, dtype=dtype, rngs=rngs) if qk_norm else None
+        norm = RMSNorm(self.head_dim, epsilon=epsilon, dtype=dtype, rngs=rngs) if qk_norm else None
         self.query_norm = norm
         self.key_norm = nnx.clone(norm) if norm else None
         self.out = Linear(
@@ -137,7 +138,7 @@ class Attention(nnx.Module):
         return KeyValues(key.swapaxes(1, 2), self.heads(self.value, None, source, None).swapaxes(1, 2))
 
     def heads(
-        self, projection: nnx.Linear, norm: nnx.RMSNorm | None, x: jax.Array, positions: jax.Array | None
+        self, projection: nnx.Linear, norm: RMSNorm | None, x: jax.Array, positions: jax.Array | None
     ) -> jax.Array:
         """[B, T, D] projected to heads [B, T, N, H], normalised and turned by position where that is wanted."""
         y = projection(x)

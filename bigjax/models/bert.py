@@ -13,6 +13,7 @@ from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP, PostNormBlock, over_keys
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.linear import Linear
+from bigjax.models.norms import LayerNorm
 from bigjax.models.stacked import Remat, make_layers, through_layers
 from bigjax.models.tied import tied_logits
 
@@ -84,8 +85,8 @@ class BERT(nnx.Module):
         init = nnx.initializers.truncated_normal(0.02)
         parts: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
 
-        def norm(rngs: nnx.Rngs) -> nnx.LayerNorm:
-            return nnx.LayerNorm(d_model, epsilon=norm_epsilon, dtype=dtype, rngs=rngs)
+        def norm(rngs: nnx.Rngs) -> LayerNorm:
+            return LayerNorm(d_model, epsilon=norm_epsilon, dtype=dtype, rngs=rngs)
 
         def block(rngs: nnx.Rngs) -> PostNormBlock:
             inits: dict[str, Any] = {"kernel_init": init, "out_init": init, "dtype": dtype, "rngs": rngs}
@@ -190,7 +191,7 @@ class MaskedLMHead(nnx.Module):
         self,
         vocab_size: int,
         d_model: int,
-        norm: nnx.LayerNorm,
+        norm: LayerNorm,
         *,
         kernel_init: nnx.Initializer,
         dtype: Dtype,

@@ -11,6 +11,7 @@ from flax.typing import Dtype
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
 from bigjax.models.convolution import Conv
 from bigjax.models.linear import Linear
+from bigjax.models.norms import LayerNorm
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
 from bigjax.models.stacked import Remat, make_layers, through_layers
@@ -144,7 +145,7 @@ class Block(nnx.Module):
         dtype: Dtype,
         rngs: nnx.Rngs,
     ) -> None:
-        norm = partial(nnx.LayerNorm, d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        norm = partial(LayerNorm, d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
         self.norm1, self.mlp1 = norm(), FeedForward(d_model, d_ff, dropout, dtype=dtype, rngs=rngs)
         self.norm2, self.attention = norm(), RelativeAttention(d_model, num_heads, dtype=dtype, rngs=rngs)
         self.norm3, self.convolution = norm(), Convolution(d_model, kernel_size, dtype=dtype, rngs=rngs)
@@ -228,7 +229,7 @@ class Convolution(nnx.Module):
         self.depthwise = Conv(
             d_model, d_model, kernel_size, feature_group_count=d_model, use_bias=False, dtype=dtype, rngs=rngs
         )
-        self.norm = nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
         self.down = Linear(d_model, d_model, use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:

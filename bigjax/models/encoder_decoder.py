@@ -13,6 +13,7 @@ from flax.typing import Dtype
 from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, PostNormBlock, over_keys
 from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.norms import LayerNorm
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
 from bigjax.models.stacked import Remat, make_layers, through_layers, unstacked_layers
@@ -224,9 +225,9 @@ def make_mlp(d_model: int, d_ff: int, dtype: Dtype, rngs: nnx.Rngs) -> MLP:
     return MLP(d_model, d_ff, "relu", kernel_init=KERNEL_INIT, out_init=KERNEL_INIT, dtype=dtype, rngs=rngs)
 
 
-def make_norm(d_model: int, dtype: Dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def make_norm(d_model: int, dtype: Dtype, rngs: nnx.Rngs) -> LayerNorm:
     """LayerNorm, of a layer's input and output added up."""
-    return nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
+    return LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
 
 def make_encoder_block(

@@ -13,6 +13,7 @@ from bigjax.models.blocks import MLP, Block, mlp_width
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.linear import Linear
 from bigjax.models.moe import MixtureOfExperts
+from bigjax.models.norms import LayerNorm, RMSNorm
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.stacked import Remat, make_layers, through_noting, unstacked_layers
 from bigjax.models.tied import tied_logits
@@ -128,8 +129,8 @@ class GPT(nnx.Module):
 
         def make_norm(rngs: nnx.Rngs) -> nnx.Module:
             if norm == "rmsnorm":
-                return nnx.RMSNorm(d_model, epsilon=epsilon, dtype=dtype, rngs=rngs)
-            return nnx.LayerNorm(d_model, epsilon=epsilon, use_bias=use_bias, dtype=dtype, rngs=rngs)
+                return RMSNorm(d_model, epsilon=epsilon, dtype=dtype, rngs=rngs)
+            return LayerNorm(d_model, epsilon=epsilon, use_bias=use_bias, dtype=dtype, rngs=rngs)
 
         def block(rngs: nnx.Rngs) -> Block:
             # GPT-2 scales what is added to the residual stream by its depth.

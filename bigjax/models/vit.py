@@ -13,6 +13,7 @@ from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.convolution import Conv
 from bigjax.models.linear import Linear
+from bigjax.models.norms import LayerNorm
 from bigjax.models.stacked import Remat, make_layers, through_layers
 
 SHARDING = (
@@ -72,8 +73,8 @@ class ViT(nnx.Module):
         init = nnx.initializers.xavier_uniform()
         parts: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
 
-        def norm(rngs: nnx.Rngs) -> nnx.LayerNorm:
-            return nnx.LayerNorm(d_model, epsilon=norm_epsilon, dtype=dtype, rngs=rngs)
+        def norm(rngs: nnx.Rngs) -> LayerNorm:
+            return LayerNorm(d_model, epsilon=norm_epsilon, dtype=dtype, rngs=rngs)
 
         def block(rngs: nnx.Rngs) -> Block:
             inits: dict[str, Any] = {"kernel_init": init, "out_init": init, "dtype": dtype, "rngs": rngs}

@@ -14,6 +14,7 @@ from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.convolution import Conv
+from bigjax.models.norms import LayerNorm
 from bigjax.models.sinusoids import sinusoids
 from bigjax.models.stacked import Remat, make_layers, through_layers, unstacked_layers
 from bigjax.models.tied import tied_logits
@@ -255,6 +256,6 @@ def make_mlp(d_model: int, d_ff: int, dtype: Dtype, rngs: nnx.Rngs) -> MLP:
     return MLP(d_model, d_ff, "exact_gelu", kernel_init=INIT, out_init=INIT, dtype=dtype, rngs=rngs)
 
 
-def make_norm(d_model: int, dtype: Dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def make_norm(d_model: int, dtype: Dtype, rngs: nnx.Rngs) -> LayerNorm:
     """LayerNorm, with PyTorch's epsilon."""
-    return nnx.LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
+    return LayerNorm(d_model, epsilon=1e-5, dtype=dtype, rngs=rngs)
