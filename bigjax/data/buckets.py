@@ -1,6 +1,6 @@
 """Examples of different lengths in batches of similar length, so that little of a batch is padding."""
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -32,11 +32,15 @@ class Buckets:
         pool: int = POOL,
         among: np.ndarray | None = None,
     ) -> None:
-        self.lengths = np.asarray(lengths, np.int64)
+        self.lengths = np.asarray(lengths)  # no copy, for it may be in a file
         self.widths = bucket_widths(self.lengths if among is None else among, count, multiple)
-        self.by_length = np.argsort(self.lengths, kind="stable")
         self.pool_size = pool
         self.pool = lru_cache(maxsize=4)(self.make_pool)
+
+    @cached_property
+    def by_length(self) -> np.ndarray:
+        """The examples from short to long, int64 [N]."""
+        return np.argsort(self.lengths, kind="stable")
 
     def train(self, seed: int, step: int, batch_size: int) -> tuple[np.ndarray, int]:
         """The examples of a training batch, int64 [batch_size], and its width."""
@@ -76,7 +80,7 @@ def bucket_widths(lengths: np.ndarray, count: int, multiple: int) -> np.ndarray:
 
     Exact, by dynamic programming over the lengths rounded up to a multiple of `multiple`.
     """
-    rounded = -(-np.maximum(lengths, 1) // multiple) * multiple
+    rounded = -(-np.maximum(lengths, 1).astype(np.int64) // multiple) * multiple
     sizes, numbers = np.unique(rounded, return_counts=True)
     before = np.concatenate([[0], np.cumsum(numbers)])  # examples narrower than each size
     # cost[j]: the least total width of the examples up to size j, with the buckets so far, the last being size j.

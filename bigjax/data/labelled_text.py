@@ -1,6 +1,5 @@
 """Batches of labelled texts, or pairs of them: the user's own tables, or data sets of TFDS."""
 
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,7 +24,7 @@ class Labelled(NamedTuple):
     """Texts with their labels."""
 
     columns: tuple[Texts, ...]  # one, or two where it is pairs that have labels
-    labels: np.ndarray  # integers [N]
+    labels: np.ndarray  # int32 [N]
 
     def take(self, which: np.ndarray) -> "Labelled":
         """Some of them, by number, int64 [n]."""
@@ -49,7 +48,7 @@ class Tokens:
         return {
             "tokens": self.ids.padded(examples, width),
             "types": self.types.padded(examples, width),
-            "lengths": self.ids.lengths_of(examples).astype(np.int32),
+            "lengths": self.ids.lengths[examples],
         }
 
 
@@ -100,13 +99,13 @@ class LabelledTextSplit(Examples):
 def labelled(rows: Iterable[tuple[Sequence[str], int]]) -> Labelled:
     """What some rows have: one text or two, and a label."""
     spools: list[TextSpool] = []
-    labels = array("q")
+    labels = Spool(np.int32)
     for texts, label in rows:
         spools = spools or [TextSpool() for _ in texts]
         for spool, text in zip(spools, texts, strict=True):
             spool.append(text)
-        labels.append(label)
-    return Labelled(tuple(spool.texts() for spool in spools), np.array(labels))
+        labels.append(np.int32(label).tobytes())
+    return Labelled(tuple(spool.texts() for spool in spools), labels.array())
 
 
 def encode(tokenizer: Tokenizer, columns: Sequence[Sequence[str]], max_length: int) -> Tokens:
@@ -123,7 +122,7 @@ def encode(tokenizer: Tokenizer, columns: Sequence[Sequence[str]], max_length: i
             ids.append(np.array(encoding.ids, np.int32))
             types.append(np.array(encoding.type_ids, np.int8))
     rows = ids.rows()
-    return Tokens(rows, Ragged(types.array(), rows.offsets))
+    return Tokens(rows, Ragged(types.array(), rows.offsets, rows.lengths))
 
 
 def labelled_text_dataset(
@@ -155,7 +154,7 @@ def labelled_text_dataset(
     for name, (texts, labels) in splits.items():
         tokens = encode(coder, texts, max_length)
         widths = Buckets(tokens.ids.lengths, buckets, FINE if name == "train" else COARSE)
-        made[name] = LabelledTextSplit(tokens, labels.astype(np.int32), widths)
+        made[name] = LabelledTextSplit(tokens, labels, widths)
     info = {
         "num_classes": len(class_names),
         "class_names": list(class_names),
@@ -209,9 +208,8 @@ def text_table(
             raise UserError(f"{path!r} (config.data.{split}) has no records that can be used{bad.reason}.")
         if split == "train":  # until now the classes were numbered as they came
             order = classes(number)
-            splits[split] = Labelled(
-                splits[split].columns, np.argsort([number[n] for n in order])[splits[split].labels]
-            )
+            place = np.argsort([number[name] for name in order]).astype(np.int32)
+            splits[split] = splits[split]._replace(labels=place[splits[split].labels])
             number = {name: i for i, name in enumerate(order)}
     if validation is None:
         splits |= held_out(splits["train"], holdout)

@@ -95,10 +95,10 @@ class PairSplit(Examples):
         source_width, target_width = shapes[np.unique(box[examples])].max(0)
         examples = examples[rows]
         source, target = self.source.padded(examples, source_width), self.target.padded(examples, target_width + 1)
-        real = np.arange(target_width) < self.target.lengths_of(examples)[:, None] - 1
+        real = np.arange(target_width) < self.target.lengths[examples][:, None] - 1
         return {
             "source": source,
-            "source_mask": np.arange(source_width) < self.source.lengths_of(examples)[:, None],
+            "source_mask": np.arange(source_width) < self.source.lengths[examples][:, None],
             "inputs": target[:, :-1] * real,
             "targets": target[:, 1:],
             "mask": real.astype(np.float32),
@@ -119,9 +119,9 @@ def boxes(source: np.ndarray, target: np.ndarray, count: int) -> tuple[np.ndarra
       count: widths of the source at most.
 
     Returns:
-      The box of each pair, int64 [N], and the width of source and target in each box, int64 [K, 2].
+      The box of each pair, int16 [N], and the width of source and target in each box, int64 [K, 2].
     """
-    box, shapes = np.zeros(len(source), np.int64), np.zeros((0, 2), np.int64)
+    box, shapes = np.zeros(len(source), np.int16), np.zeros((0, 2), np.int64)
     source_widths = bucket_widths(source, count, MULTIPLE)
     of_source = np.searchsorted(source_widths, source)
     for number, width in enumerate(source_widths):

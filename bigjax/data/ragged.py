@@ -16,27 +16,20 @@ class Ragged(Sized):
     Attributes:
       values: integers, one row after another.
       offsets: int64 [N + 1], where each begins, and the end of the last.
+      lengths: int32 [N].
     """
 
     values: np.ndarray
     offsets: np.ndarray
+    lengths: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Of all rows, int64 [N]."""
-        return np.diff(self.offsets)
-
-    def lengths_of(self, rows: np.ndarray) -> np.ndarray:
-        """Of some rows, int64 [n]."""
-        return self.offsets[rows + 1] - self.offsets[rows]
+        return len(self.lengths)
 
     def padded(self, rows: np.ndarray, width: int) -> np.ndarray:
         """Some rows, int64 [n], filled up with zeros or cut: int32 [n, width]."""
         column = np.arange(width)
-        real = column < self.lengths_of(rows)[:, None]
+        real = column < self.lengths[rows][:, None]
         position = np.where(real, self.offsets[rows][:, None] + column, 0)
         return np.where(real, self.values[position], 0).astype(np.int32)
 
@@ -45,19 +38,20 @@ class RaggedSpool:
     """Rows that are written one by one, of integers of one dtype."""
 
     def __init__(self, dtype: type | np.dtype) -> None:
-        self.values, self.offsets = Spool(dtype), Spool(np.int64)
-        self.end = 0
-        self.offsets.append(np.int64(0).tobytes())
+        self.values, self.offsets, self.lengths = Spool(dtype), Spool(np.int64), Spool(np.int32)
+        self.end = np.int64(0)
+        self.offsets.append(self.end.tobytes())
 
     def append(self, row: bytes | np.ndarray) -> None:
         """Writes a row [t]; raises UserError where it cannot."""
         self.values.append(row)
         self.end += len(row)
-        self.offsets.append(np.int64(self.end).tobytes())
+        self.offsets.append(self.end.tobytes())
+        self.lengths.append(np.int32(len(row)).tobytes())
 
     def rows(self) -> Ragged:
         """All rows."""
-        return Ragged(self.values.array(), self.offsets.array())
+        return Ragged(self.values.array(), self.offsets.array(), self.lengths.array())
 
 
 class Texts(Sequence[str]):
