@@ -83,15 +83,16 @@ class Spool:
 
     def __init__(self, dtype: type | np.dtype) -> None:
         self.dtype = dtype
+        self.folder = cache_folder()
         self.file: BinaryIO = io.BytesIO()
 
     def append(self, piece: bytes | memoryview | np.ndarray) -> None:
         """Writes what comes next; raises UserError where it cannot."""
-        with writing(cache_folder()) as folder:
+        with writing(self.folder):
             self.file.write(piece)
             if isinstance(self.file, io.BytesIO) and self.file.tell() > LARGE:
-                folder.mkdir(parents=True, exist_ok=True)
-                file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  it stays open
+                self.folder.mkdir(parents=True, exist_ok=True)
+                file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115  it stays open
                 file.write(self.file.getbuffer())
                 self.file = file
 
@@ -99,16 +100,16 @@ class Spool:
         """All that was written, memory-mapped if it is in a file."""
         if isinstance(self.file, io.BytesIO):
             return np.frombuffer(self.file.getvalue(), self.dtype)
-        with writing(cache_folder()):
+        with writing(self.folder):
             self.file.flush()
             return np.asarray(np.memmap(self.file, self.dtype, "r"))
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path) -> Iterator[None]:
     """Raises UserError where writing there fails."""
     try:
-        yield path
+        yield
     except OSError as error:
         raise UserError(f"Cannot write to {str(path)!r}: {error.strerror or error}.") from error
 
