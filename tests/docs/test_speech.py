@@ -15,15 +15,10 @@ from bigjax.training.setup import set_up
 COMMANDS = re.findall(r"^bigjax .*$", (ROOT / "docs" / "speech.md").read_text(), re.M)
 QUICK = {"train.steps": 2, "train.batch_size": 4, "optimizer.warmup_steps": 1, "data.buckets": 1, "data.hop": 5}
 SMALL = {
-    "speech": {"model.d_hidden": 16, "model.num_layers": 1, "data.subsampling": 2, "train.steps": 60}
-    | {"data.num_mels": 16, "data.sample_rate": 8000, "data.speeds": "(1.0,)", "data.time_masks": 0}
-    | {
-        "optimizer.learning_rate": 0.05,
-        "data.hop": 10,
-        "train.batch_size": 16,
-        "data.frequency_masks": 0,
-        "model.dropout": 0.0,
-    },
+    "speech": {"model.d_hidden": 64, "model.num_layers": 1, "model.dropout": 0.0, "data.subsampling": 2}
+    | {"data.num_mels": 16, "data.sample_rate": 8000, "data.speeds": "(1.0,)", "data.hop": 10}
+    | {"data.time_masks": 0, "data.frequency_masks": 0}
+    | {"optimizer.learning_rate": 0.01, "optimizer.warmup_steps": 20, "train.steps": 120, "train.batch_size": 16},
     "speech:conformer": {"model.d_model": 8, "model.num_layers": 1, "data.num_mels": 16},
     "librispeech_conformer": {"model.d_model": 8, "model.num_layers": 1, "data.vocab_size": 262},
     "speech_commands_conformer": {"model.d_model": 8, "model.num_layers": 1},
