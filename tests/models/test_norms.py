@@ -1,0 +1,61 @@
+"""Norms and MLPs: that their gradients are those of what they compute, and what they keep for them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from bigjax.models.blocks import MLP
+from bigjax.models.norms import LayerNorm, RMSNorm
+
+LAYERS, ROWS, WIDTH = 16, 512, 64
+recomputes = pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="XLA's CPU undid it")
+
+
+@pytest.mark.parametrize("kind", ["LayerNorm", "RMSNorm"])
+def test_norms_are_flaxs(kind):
+    ours, theirs = ({"LayerNorm": LayerNorm, "RMSNorm": RMSNorm}[kind], getattr(nnx, kind))
+    x = np.random.default_rng(0).normal(size=(3, 4, WIDTH)).astype(np.float32)
+
+    def sines(norm, x):
+        return jnp.sin(norm(x)).sum()
+
+    of_sines = jax.jit(jax.value_and_grad(sines, (0, 1)))
+    ours, theirs = (of_sines(norm(WIDTH, rngs=nnx.Rngs(0)), x) for norm in (ours, theirs))
+    for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
+
+
+def kept(layer, width):
+    """Arrays of [ROWS, width] that the gradient of a stack holds at once, for each layer."""
+
+    def of_stack(layers, x):
+        for one in layers:
+            x = layer(one, x)
+        return x.sum()
+
+    def measure(make):
+        layers = [make(nnx.Rngs(i)) for i in range(LAYERS)]
+        compiled = jax.jit(jax.grad(of_stack)).lower(layers, jnp.ones((ROWS, WIDTH))).compile()
+        return compiled.memory_analysis().temp_size_in_bytes / (4 * ROWS * width * LAYERS)
+
+    return measure
+
+
+@recomputes
+@pytest.mark.parametrize("norm", [LayerNorm, RMSNorm])
+def test_of_a_norm_its_input_is_kept(norm):
+    kernel = np.random.default_rng(0).normal(size=(WIDTH, WIDTH)).astype(np.float32)
+    measure = kept(lambda norm, x: x + jnp.sin(norm(x) @ kernel), WIDTH)
+    assert measure(lambda rngs: norm(WIDTH, rngs=rngs)) < 2.5  # with what the norm gave, for the kernel; flax's keep 4
+
+
+@recomputes
+@pytest.mark.parametrize(("kind", "arrays"), [("gelu", 1), ("swiglu", 2)])
+def test_of_an_mlp_its_projections_are_kept(kind, arrays):
+    inits = {"kernel_init": nnx.initializers.normal(0.1), "out_init": nnx.initializers.normal(0.1)}
+    found = kept(lambda mlp, x: mlp(x), 16 * WIDTH)(
+        lambda rngs: MLP(WIDTH, 16 * WIDTH, kind, dtype=jnp.float32, rngs=rngs, **inits)
+    )
+    assert found < arrays + 0.5
