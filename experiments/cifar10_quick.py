@@ -9,7 +9,7 @@ It trains on all of the training images; in evaluation each image is seen as it 
 from Page 2019, "How to train your ResNet", and Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU": most of
 the work is done at 16x16 and below, the first layer is nearly white and stays so, and labels are smoothed; and Jordan's
 Muon, with which an epoch teaches about as much as two do by SGD. 90.3% of the test images after 17 minutes on 2 CPU
-cores (seed 0).
+cores (seeds 0, 1 and 2: 90.3, 90.2 and 90.4%).
 """
 
 from ml_collections import ConfigDict
