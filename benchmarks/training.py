@@ -1,131 +1,46 @@
 """The training step beside the same step in PyTorch: same shapes, precision, optimizer and threads.
 
-    python -m benchmarks.training --peers=PYTHON [--turns=5] [--only=WORK] [--json=FILE]
+    python -m benchmarks.training --peers=PYTHON [--turns=5] [--only=WORK] [--json=FILE] [--device=gpu]
+    python -m benchmarks.training --profile=STEPS [--only=WORK]       # where the time of our step goes
 
 PYTHON has torch and transformers. Each side is a process of its own that stays alive; they compute in turns, ours,
 eager PyTorch, `torch.compile` where that works, and back, while the others wait. Ours is what `bigjax train` runs: the
 step that `set_up` makes of a config, on one batch that lies on the device. The figures are medians over turns with
-their range, what a process held at most, and how long it took from its start to the end of the first step.
+their range, what a process held at most (of a GPU's memory with --device=gpu), and how long it took from its start to
+the end of the first step.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.work import CPU, GPU, WORK, Work
+
+if TYPE_CHECKING:
+    from bigjax.training.setup import Experiment
+
 SECONDS = 6.0  # of a turn, about
-ADAMW = {"name": "adamw", "learning_rate": 1e-4, "weight_decay": 0.01, "clip_norm": 1.0}
-MOMENTUM = {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9}
+PEAK = 989e12  # bfloat16 FLOP/s of an H200, of which MFU is a share
 
 
-def images(rows: int, side: int, classes: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What a data set of images says of itself, and a batch."""
-    rng = np.random.default_rng(0)
-    batch = {
-        "image": rng.integers(0, 256, (rows, side, side, 3), np.uint8),
-        "label": rng.integers(0, classes, rows, np.int32),
-        "mask": np.ones(rows, np.float32),
-    }
-    return {"num_classes": classes, "image_shape": (side, side, 3), "class_names": [*map(str, range(classes))]}, batch
-
-
-def text(rows: int, length: int, vocab_size: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Likewise, of a text."""
-    tokens = np.random.default_rng(0).integers(0, vocab_size, (rows, length + 1), np.int32)
-    batch = {
-        "inputs": tokens[:, :-1],
-        "targets": tokens[:, 1:],
-        "mask": np.ones((rows, length), np.float32),
-        "bytes": np.full(rows, length, np.float32),
-        "start": np.zeros(rows, bool),
-    }
-    return {"vocab_size": vocab_size, "context": length, "decode": None}, batch
-
-
-def sentences(rows: int, length: int, vocab_size: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Likewise, of labelled texts."""
-    rng = np.random.default_rng(0)
-    batch = {
-        "tokens": rng.integers(0, vocab_size, (rows, length), np.int32),
-        "types": np.zeros((rows, length), np.int32),
-        "lengths": np.full(rows, length, np.int32),
-        "label": rng.integers(0, 2, rows, np.int32),
-        "mask": np.ones(rows, np.float32),
-    }
-    return {"vocab_size": vocab_size, "context": 512, "num_classes": 2, "class_names": ["0", "1"]}, batch
-
-
-def speech(rows: int, frames: int, vocab_size: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Likewise, of speech, with 40 labels an utterance."""
-    rng = np.random.default_rng(0)
-    batch = {
-        "features": rng.normal(size=(rows, frames, 80)).astype(np.float32),
-        "lengths": np.full(rows, frames, np.int32),
-        "labels": rng.integers(1, vocab_size, (rows, 40), np.int32),
-        "label_lengths": np.full(rows, 40, np.int32),
-        "mask": np.ones(rows, np.float32),
-    }
-    return {"vocab_size": vocab_size, "num_mels": 80, "subsampling": 4}, batch
-
-
-@dataclass(frozen=True)
-class Work:
-    """A row of the table: the sections of its config, and its data."""
-
-    model: dict[str, Any]
-    task: str
-    optimizer: dict[str, Any]
-    data: Callable[..., tuple[dict[str, Any], dict[str, np.ndarray]]]
-    sizes: tuple[int, int, int]  # rows, length or side, classes or vocabulary
-
-
-WORK = {
-    "cnn": Work({"name": "cnn"}, "image_classification", MOMENTUM, images, (128, 24, 10)),
-    "resnet18": Work({"name": "resnet", "depth": 18}, "image_classification", MOMENTUM, images, (16, 64, 1000)),
-    "lstm": Work(
-        {"name": "rnn", "d_model": 650, "d_hidden": 650, "num_layers": 2, "dropout": 0.0, "tied": False},
-        "language_modelling",
-        {"name": "sgd", "learning_rate": 1.0, "clip_norm": 5.0},
-        text,
-        (20, 35, 10_000),
-    ),
-    "gpt": Work(
-        {"name": "gpt", "d_model": 384, "num_layers": 6, "num_heads": 6, "use_bias": False},
-        "language_modelling",
-        ADAMW,
-        text,
-        (8, 256, 256),
-    ),
-    "bert_base": Work(
-        {"name": "bert", "head": "sequence_classification"},
-        "sequence_classification",
-        ADAMW,
-        sentences,
-        (8, 128, 30_522),
-    ),
-    "conformer": Work({"name": "conformer", "scan_layers": True}, "speech_recognition", ADAMW, speech, (8, 500, 256)),
-}
-
-
-def worker(name: str) -> None:
-    """Our side: for every line, which is a number of steps, runs so many and prints the seconds."""
-    import jax
-
+def set_up_work(work: Work) -> tuple["Experiment", dict[str, np.ndarray]]:
+    """The experiment of a row, and its batch."""
     from bigjax.data import SOURCES
     from bigjax.data.dataset import Dataset, Examples
     from bigjax.process import prepare_process
     from bigjax.run import read_config
     from bigjax.training.setup import set_up
 
-    work = WORK[name]
     info, batch = work.data(*work.sizes)
 
     class Given(Examples):
@@ -142,8 +57,18 @@ def worker(name: str) -> None:
         "task": {"name": work.task},
         "data": {"name": "given"},
         "optimizer": work.optimizer,
+        "train": {"steps": 1000, "batch_size": work.sizes[0], "precision": work.precision},
+        "reproducible": False,  # PyTorch's kernels on a GPU may add up in any order, too; a CPU knows no difference
     }
-    experiment = set_up(read_config(sections, {"train.steps": 1000, "train.batch_size": work.sizes[0]}))
+    return set_up(read_config(sections, {})), batch
+
+
+def worker(name: str) -> None:
+    """Our side: for every line, which is a number of steps, runs so many and prints the seconds."""
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # PyTorch's processes need some of a GPU's memory
+    import jax
+
+    experiment, batch = set_up_work(WORK[name])
     placed, state = experiment.to_devices(batch), experiment.initial_state()
     experiment.compile_step(state, placed)
 
@@ -153,20 +78,29 @@ def worker(name: str) -> None:
             state, _ = experiment.train_step(state, placed)
         jax.block_until_ready(state)
 
-    serve(run, sum(leaf.size for leaf in jax.tree.leaves(state.params)))
+    def on_device() -> int:
+        return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+
+    peak = resident if jax.default_backend() == "cpu" else on_device
+    serve(run, peak, sum(leaf.size for leaf in jax.tree.leaves(state.params)), experiment.step_flops())
 
 
-def serve(run: Callable[[int], None], parameters: int) -> None:
+def serve(run: Callable[[int], None], peak: Callable[[], int], parameters: int, flops: int = 0) -> None:
     """One step, then as many as each line says; prints seconds, and last the most memory it held, in bytes."""
-    import resource
-
     run(1)
-    print("ready", parameters, flush=True)
+    print("ready", parameters, flops, flush=True)
     for line in sys.stdin:
         start = time.perf_counter()
         run(int(line))
         print(time.perf_counter() - start, flush=True)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
+    print(peak(), flush=True)
+
+
+def resident() -> int:
+    """The most memory that this process held, in bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Side:
@@ -176,6 +110,7 @@ class Side:
       times: seconds per step, of each turn.
       first: seconds from the start of the process to the end of its first step.
       parameters: how many numbers it trains; 0 when it does not work.
+      flops: of a step, where the process counts them.
     """
 
     def __init__(self, command: list[str]) -> None:
@@ -183,7 +118,7 @@ class Side:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         ready = self.process.stdout.readline().split()
         self.first = time.perf_counter() - start
-        self.parameters = int(ready[1]) if ready[:1] == ["ready"] else 0
+        self.parameters, self.flops = map(int, ready[1:]) if ready[:1] == ["ready"] else (0, 0)
         self.times: list[float] = []
 
     def run(self, steps: int) -> float:
@@ -215,6 +150,7 @@ def compare(name: str, peers: str, turns: int) -> dict[str, Any]:
             "most_ms": 1e3 * max(side.times),
             "first_step_s": side.first,
             "parameters": side.parameters,
+            "flops": side.flops,
             "peak_bytes": side.end(),
         }
         for key, side in sides.items()
@@ -229,32 +165,64 @@ def row(name: str, result: dict[str, Any]) -> str:
     def ms(side: dict[str, float]) -> str:
         return f"{side['median_ms']:.1f} ({side['least_ms']:.1f}-{side['most_ms']:.1f})"
 
+    def both(figure: Callable[[dict[str, float]], str]) -> str:
+        return " / ".join(figure(result[key]) for key in ("bigjax", best))
+
     other = [ms(result[key]) if key in result else "does not run" for key in ("eager", "compiled")]
-    memory = [f"{result[key]['peak_bytes'] / 2**20:.0f}" for key in ("bigjax", best)]
-    first = [f"{result[key]['first_step_s']:.1f}" for key in ("bigjax", best)]
-    size = [f"{result[key]['parameters'] / 1e6:.2f}" for key in ("bigjax", best)]
-    ratio = theirs[best]["median_ms"] / ours["median_ms"]
-    cells = [name, " / ".join(size), ms(ours), *other, f"{ratio:.2f}", " / ".join(memory), " / ".join(first)]
+    cells = [name, both(lambda side: f"{side['parameters'] / 1e6:.2f}"), ms(ours), *other]
+    cells.append(f"{theirs[best]['median_ms'] / ours['median_ms']:.2f}")
+    if name in GPU:
+        cells.append(both(lambda side: f"{1e3 * WORK[name].units / side['median_ms']:,.0f}"))
+        cells.append(both(lambda side: f"{1e3 * ours['flops'] / side['median_ms'] / PEAK:.1%}"))
+    cells.append(both(lambda side: f"{side['peak_bytes'] / 2**20:.0f}"))
+    cells.append(both(lambda side: f"{side['first_step_s']:.1f}"))
     return f"| {' | '.join(cells)} |"
+
+
+def profile(name: str, steps: int) -> str:
+    """A line of Markdown: what share of our step is what kind of work."""
+    from bigjax.training.profile import Profile
+
+    experiment, batch = set_up_work(WORK[name])
+    placed, state = experiment.to_devices(batch), experiment.initial_state()
+    experiment.compile_step(state, placed)
+    with tempfile.TemporaryDirectory() as folder:
+        traced = Profile(Path(folder), steps)
+        for given in traced.over([placed] * (steps + 10)):
+            state, _ = experiment.train_step(state, given)
+        table = traced.tabulated(experiment.jitted_step.lower(state, placed).compile().as_text() or "")
+    whole, times = table["step_ms"], table["device_ms"] | {"idle": table["input_ms"] + table["host_ms"]}
+    shares = [f"{kind} {ms / whole:.0%}" for kind, ms in times.items() if ms > 0.005 * whole]
+    return f"| {name} | {whole:.1f} | {', '.join(shares)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--worker", choices=WORK)
     parser.add_argument("--peers")
+    parser.add_argument("--profile", type=int, metavar="STEPS")
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--only", choices=WORK, action="append")
     parser.add_argument("--json")
     options = parser.parse_args()
     if options.worker:
         worker(options.worker)
         return
+    names = options.only or (GPU if options.device == "gpu" else CPU)
+    if options.profile:
+        print("| work | step, ms | of which |\n|---|---|---|")
+        for name in names:
+            print(profile(name, options.profile), flush=True)
+        return
     if not options.peers:
         parser.error("--peers=PYTHON is needed: a Python that has torch and transformers")
     results = {}
-    print("| work | parameters, M | bigjax, ms | PyTorch eager, ms | torch.compile, ms | ratio | MiB | first step, s |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name in options.only or WORK:
+    speed = ["a second", "MFU"] if options.device == "gpu" else []
+    head = ["work", "parameters, M", "bigjax, ms", "PyTorch eager, ms", "torch.compile, ms", "ratio", *speed]
+    head += ["MiB", "first step, s"]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for name in names:
         results[name] = compare(name, options.peers, options.turns)
         print(row(name, results[name]), flush=True)
         if options.json:

@@ -75,7 +75,7 @@ def start_training(model, task, optimizer, batch, accumulate_steps=1, ema_decay=
     """The program and first state of a live model, with no mesh and no config."""
     graphdef, params, statistics = nnx.split(model, nnx.Param, ...)
     params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
-    program = Program(graphdef, task, optimizer, everything(params), accumulate_steps, ema_decay)
+    program = Program(graphdef, task, optimizer, everything(params), accumulate_steps, ema_decay=ema_decay)
     ema = {} if ema_decay is None else params
     carry = task.initial_carry(model, batch)
     state = TrainState(

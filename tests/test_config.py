@@ -44,7 +44,7 @@ NAMED = {
     "ptb_lstm": ("awd",),
     "pydoc_gpt": ("llama", "moe"),
     "pydoc_lstm": ("lstm", "gru"),
-    "shakespeare_gpt": ("llama", "bpe"),
+    "shakespeare_gpt": ("llama", "bpe", "gpu"),
     "speech": ("lstm", "conformer"),
     "sst2_lstm": ("lstm", "transformer", "tfds"),
     "text_gpt": tuple(name for name, model in PRESETS.items() if model["name"] == "gpt"),

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.peers import cifar10_cnn, shakespeare_gpt
-from benchmarks.training import WORK, serve
+from benchmarks.training import resident, serve
+from benchmarks.work import GPU, WORK
 from tests.torchvision_models import ResNet
 
 Loss = Callable[[dict[str, torch.Tensor]], torch.Tensor]
@@ -23,7 +24,8 @@ def image_loss(model: nn.Module) -> Loss:
 
     def loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         x = ((batch["image"].float() / 255 - 0.5) / 0.5).permute(0, 3, 1, 2)
-        return F.cross_entropy(model(x), batch["label"].long())
+        scores = model(x)
+        return F.cross_entropy(getattr(scores, "logits", scores), batch["label"].long())
 
     return loss
 
@@ -94,14 +96,19 @@ def build(name: str, sizes: tuple[int, int, int]) -> tuple[nn.Module, Callable[[
     """A model, and what makes its loss of it or of what `torch.compile` made of it."""
     if name == "cnn":
         return cifar10_cnn.CNN(), image_loss
-    if name == "resnet18":
-        return ResNet(18, num_classes=1000), image_loss
-    if name == "lstm":
+    if name in ("resnet18", "resnet50"):
+        return ResNet(int(name[-2:]), num_classes=1000), image_loss
+    if name == "vit_b16":
+        from transformers import ViTConfig, ViTForImageClassification
+
+        return ViTForImageClassification(ViTConfig(num_labels=1000, attn_implementation="sdpa")), image_loss
+    if name in ("lstm", "lstm_bf16"):
         return LSTM(), token_loss
-    if name == "gpt":
-        model = shakespeare_gpt.GPT(vocab_size=256, layers=6, width=384, heads=6, context=256)
+    if name in ("gpt", "gpt2"):
+        shape = {"gpt": (6, 384, 6), "gpt2": (12, 768, 12)}[name]
+        model = shakespeare_gpt.GPT(sizes[2], *shape, context=sizes[1])
         return model, lambda model: lambda batch: model(batch["inputs"].long(), batch["targets"].long())
-    if name == "bert_base":
+    if name.startswith("bert_base"):
         from transformers import BertConfig, BertForSequenceClassification
 
         def classified(model: nn.Module) -> Loss:
@@ -127,25 +134,35 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     work = WORK[options.work]
-    batch = {key: torch.from_numpy(value) for key, value in work.data(*work.sizes)[1].items()}
+    device = "cuda" if options.work in GPU and torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")  # as XLA has it for what is left in float32
+    batch = {key: torch.from_numpy(value).to(device) for key, value in work.data(*work.sizes)[1].items()}
     model, make_loss = build(options.work, work.sizes)
-    model.train()
-    settings = work.optimizer
+    model.train().to(device)
+    settings, fused = work.optimizer, device == "cuda"
     if settings["name"] == "adamw":
-        optimizer = torch.optim.AdamW(model.parameters(), settings["learning_rate"], weight_decay=0.01)
+        rate = settings["learning_rate"]
+        optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01, fused=fused or None)
     else:
-        optimizer = torch.optim.SGD(model.parameters(), settings["learning_rate"], settings.get("momentum", 0))
+        rate, momentum = settings["learning_rate"], settings.get("momentum", 0)
+        optimizer = torch.optim.SGD(model.parameters(), rate, momentum, fused=fused or None)
     loss = make_loss(torch.compile(model) if options.compile else model)
 
     def run(steps: int) -> None:
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
-            loss(batch).backward()
+            with torch.autocast(device, torch.bfloat16, enabled=work.precision == "bfloat16"):
+                value = loss(batch)
+            value.backward()
             if "clip_norm" in settings:
                 nn.utils.clip_grad_norm_(model.parameters(), settings["clip_norm"])
             optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
-    serve(run, sum(parameter.numel() for parameter in model.parameters()))
+    peak = torch.cuda.max_memory_allocated if device == "cuda" else resident
+    serve(run, peak, sum(parameter.numel() for parameter in model.parameters()))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from flax.typing import Dtype
 
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.convolution import Conv
+from bigjax.models.dropout import Dropout
 from bigjax.models.linear import Linear
 from bigjax.models.pooling import adaptive_average_pool, max_pool_3x3
 
@@ -77,7 +78,7 @@ class AlexNet(nnx.Module):
 
         self.hidden = nnx.List([linear(6 * 6 * in_channels, hidden, 1), linear(hidden, hidden, 1)])
         self.head = linear(hidden, num_classes, 0)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Images [B, H, W, C] to logits [B, K]."""

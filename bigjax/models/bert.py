@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP, PostNormBlock, over_keys
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
+from bigjax.models.dropout import Dropout
 from bigjax.models.linear import Linear
 from bigjax.models.norms import LayerNorm
 from bigjax.models.stacked import Remat, make_layers, through_layers
@@ -111,7 +112,7 @@ class BERT(nnx.Module):
             self.head = MaskedLMHead(vocab_size, d_model, norm(rngs), kernel_init=init, **parts)
         else:
             self.head = Linear(d_model, num_classes or 2, kernel_init=init, **parts)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(
         self,

@@ -9,6 +9,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.attention import Attention, KeyValues
+from bigjax.models.dropout import Dropout
 from bigjax.models.linear import Linear
 from bigjax.models.moe import MixtureOfExperts, Routing
 
@@ -28,7 +29,7 @@ class Block(nnx.Module):
     ) -> None:
         self.norm1, self.attention = norm1, attention
         self.norm2, self.mlp = norm2, mlp
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.causal = causal
 
     def __call__(
@@ -57,7 +58,7 @@ class PostNormBlock(nnx.Module):
     def __init__(self, attention: Attention, norm1: nnx.Module, mlp: "MLP", norm2: nnx.Module, dropout: float) -> None:
         self.attention, self.norm1 = attention, norm1
         self.mlp, self.norm2 = mlp, norm2
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, key: jax.Array | None = None) -> jax.Array:
         """[B, T, D] to [B, T, D], with dropout where there is a key for it; `mask` is as `Attention` takes it."""

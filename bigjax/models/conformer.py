@@ -10,6 +10,7 @@ from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
 from bigjax.models.convolution import Conv
+from bigjax.models.dropout import Dropout
 from bigjax.models.linear import Linear
 from bigjax.models.norms import LayerNorm
 from bigjax.models.rotary import rotary_frequencies
@@ -78,7 +79,7 @@ class Conformer(nnx.Module):
         self.remat = remat
         self.blocks = make_layers(lambda rngs: Block(*sizes, dtype=dtype, rngs=rngs), num_layers, scan_layers, rngs)
         self.head = Linear(d_model, vocab_size, dtype=dtype, rngs=rngs)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(
         self, features: jax.Array, lengths: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
@@ -151,7 +152,7 @@ class Block(nnx.Module):
         self.norm3, self.convolution = norm(), Convolution(d_model, kernel_size, dtype=dtype, rngs=rngs)
         self.norm4, self.mlp2 = norm(), FeedForward(d_model, d_ff, dropout, dtype=dtype, rngs=rngs)
         self.norm = norm()
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(
         self,
@@ -179,7 +180,7 @@ class FeedForward(nnx.Module):
     def __init__(self, d_model: int, d_ff: int, dropout: float, *, dtype: Dtype, rngs: nnx.Rngs) -> None:
         self.up = Linear(d_model, d_ff, dtype=dtype, rngs=rngs)
         self.down = Linear(d_ff, d_model, dtype=dtype, rngs=rngs)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
         """[B, T, D] to [B, T, D], with dropout where there is randomness for it."""

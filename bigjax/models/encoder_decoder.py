@@ -13,6 +13,7 @@ from flax.typing import Dtype
 from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, PostNormBlock, over_keys
 from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.dropout import Dropout
 from bigjax.models.norms import LayerNorm
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
@@ -86,7 +87,7 @@ class EncoderDecoder(nnx.Module):
         self.decoder_blocks = make_layers(
             lambda rngs: DecoderBlock(*sizes, dtype=dtype, rngs=rngs), num_layers, scan_layers, rngs
         )
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(
         self,
@@ -191,7 +192,7 @@ class DecoderBlock(nnx.Module):
         self.cross_norm = make_norm(d_model, dtype, rngs)
         self.mlp = make_mlp(d_model, d_ff, dtype, rngs)
         self.norm2 = make_norm(d_model, dtype, rngs)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(
         self,

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, Block, mlp_width
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
+from bigjax.models.dropout import Dropout
 from bigjax.models.linear import Linear
 from bigjax.models.moe import MixtureOfExperts
 from bigjax.models.norms import LayerNorm, RMSNorm
@@ -162,7 +163,7 @@ class GPT(nnx.Module):
             if tied
             else Linear(d_model, vocab_size, use_bias=False, kernel_init=normal(0.02), dtype=dtype, rngs=rngs)
         )
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(
         self,

@@ -8,6 +8,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
+from bigjax.models.dropout import Dropout
 from bigjax.models.linear import Linear
 from bigjax.models.recurrence import Carry, recur
 from bigjax.models.target import over_batch, replicated
@@ -70,7 +71,7 @@ class Layer(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.dropout = nnx.Dropout(weight_dropout)
+        self.dropout = Dropout(weight_dropout)
 
     def __call__(
         self,
@@ -236,7 +237,7 @@ class Recurrent(nnx.List):
             for _ in range(self.directions):
                 self.append(CELLS[cell](in_features, width, weight_dropout, dtype=dtype, rngs=rngs))
             in_features = self.directions * width
-        self.dropout = nnx.Dropout(dropout, broadcast_dims=(1,) if locked_dropout else ())
+        self.dropout = Dropout(dropout, broadcast_dims=(1,) if locked_dropout else ())
 
     def __call__(
         self,

@@ -6,6 +6,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_dropout, check_sizes
+from bigjax.models.dropout import Dropout
 from bigjax.models.linear import Linear
 from bigjax.models.recurrence import Carry
 from bigjax.models.recurrent import Cell, Recurrent
@@ -91,9 +92,9 @@ class RNN(nnx.Module):
         )
         self.head = None if tied else Linear(out, vocab_size, dtype=dtype, rngs=rngs)
         time = (1,) if locked_dropout else ()
-        self.embedding_dropout = nnx.Dropout(embedding_dropout, broadcast_dims=(1,))  # whole rows
-        self.input_dropout = nnx.Dropout(rates["input_dropout"], broadcast_dims=time)
-        self.output_dropout = nnx.Dropout(dropout, broadcast_dims=time)
+        self.embedding_dropout = Dropout(embedding_dropout, broadcast_dims=(1,))  # whole rows
+        self.input_dropout = Dropout(rates["input_dropout"], broadcast_dims=time)
+        self.output_dropout = Dropout(dropout, broadcast_dims=time)
         self.alpha, self.beta = alpha, beta
 
     def __call__(

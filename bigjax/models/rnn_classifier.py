@@ -9,6 +9,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
+from bigjax.models.dropout import Dropout
 from bigjax.models.linear import Linear
 from bigjax.models.recurrent import Cell, Recurrent
 
@@ -60,7 +61,7 @@ class RNNClassifier(nnx.Module):
             d_model, width, num_layers, cell, bidirectional, dropout=dropout, dtype=dtype, rngs=rngs
         )
         self.head = Linear(self.layers.directions * width, num_classes, dtype=dtype, rngs=rngs)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.pool = pool
 
     def __call__(

@@ -7,6 +7,7 @@ from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
 from bigjax.models.conformer import Subsampling
+from bigjax.models.dropout import Dropout
 from bigjax.models.linear import Linear
 from bigjax.models.recurrent import Recurrent
 
@@ -52,7 +53,7 @@ class SpeechLSTM(nnx.Module):
             channels, d_hidden, num_layers, bidirectional=True, dropout=dropout, dtype=dtype, rngs=rngs
         )
         self.head = Linear(2 * d_hidden, vocab_size, dtype=dtype, rngs=rngs)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(
         self, features: jax.Array, lengths: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None

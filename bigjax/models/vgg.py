@@ -9,6 +9,7 @@ from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
 from bigjax.models.convolution import Conv
+from bigjax.models.dropout import Dropout
 from bigjax.models.linear import Linear
 from bigjax.models.pooling import adaptive_average_pool, max_pool_2x2
 
@@ -66,7 +67,7 @@ class VGG(nnx.Module):
 
         self.hidden = nnx.List([linear(7 * 7 * in_channels, hidden), linear(hidden, hidden)])
         self.head = linear(hidden, num_classes)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Images [B, H, W, C] to logits [B, K]."""

@@ -12,6 +12,7 @@ from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.convolution import Conv
+from bigjax.models.dropout import Dropout
 from bigjax.models.linear import Linear
 from bigjax.models.norms import LayerNorm
 from bigjax.models.stacked import Remat, make_layers, through_layers
@@ -91,7 +92,7 @@ class ViT(nnx.Module):
         self.norm = norm(rngs)
         # The paper's head starts at zero, so that all classes are as likely.
         self.head = Linear(d_model, num_classes, kernel_init=nnx.initializers.zeros, **parts)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Images [B, H, W, C] to logits [B, K]."""

@@ -14,6 +14,7 @@ from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.convolution import Conv
+from bigjax.models.dropout import Dropout
 from bigjax.models.norms import LayerNorm
 from bigjax.models.sinusoids import sinusoids
 from bigjax.models.stacked import Remat, make_layers, through_layers, unstacked_layers
@@ -90,7 +91,7 @@ class Whisper(nnx.Module):
             rngs,
         )
         self.norm = make_norm(d_model, dtype, rngs)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(
         self, source: jax.Array, tokens: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
@@ -195,7 +196,7 @@ class Encoder(nnx.Module):
         self.remat = remat
         self.blocks = make_layers(block, num_layers, scan_layers, rngs)
         self.norm = make_norm(d_model, dtype, rngs)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(self, x: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """[B, frames, M] to [B, ceil(frames / 2), D]."""
@@ -221,7 +222,7 @@ class DecoderBlock(nnx.Module):
         self.cross_attention = make_attention(d_model, num_heads, dtype, rngs)
         self.norm2 = make_norm(d_model, dtype, rngs)
         self.mlp = make_mlp(d_model, d_ff, dtype, rngs)
-        self.dropout = nnx.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def __call__(
         self,

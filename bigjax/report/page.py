@@ -134,10 +134,10 @@ def _profile(path: Path) -> Html | None:
         return None
     profile = _read_json(path)
     whole = profile["step_ms"]
-    times = {"waiting for input": profile["input_ms"], **profile["device_ms"], "device idle": profile["idle_ms"]}
+    idle = {"idle, waiting for input": profile["input_ms"], "idle, while the host works": profile["host_ms"]}
     rows = [
         tag("tr", tag("th", name, scope="row"), tag("td", f"{ms:.2f} ms"), tag("td", f"{ms / whole:.1%}"))
-        for name, ms in times.items()
+        for name, ms in (profile["device_ms"] | idle).items()
     ]
     head = tag("tr", tag("td"), tag("th", "a step", scope="col"), tag("th", "share", scope="col"))
     return tag(
@@ -145,9 +145,8 @@ def _profile(path: Path) -> Html | None:
         tag("h2", "Where a step's time went"),
         tag(
             "p",
-            f"Of {profile['steps']} traced steps, {whole:.2f} ms each. The device works while the host waits: "
-            "what stands below the first row makes up the whole. The trace, for Perfetto and "
-            "TensorBoard, is in the folder profile.",
+            f"Of {profile['steps']} traced steps, {whole:.2f} ms each: what the device did, and why it was idle. "
+            "The trace, for Perfetto and TensorBoard, is in the folder profile.",
         ),
         tag("div", tag("table", head, *rows, class_="rows"), class_="scroll"),
     )

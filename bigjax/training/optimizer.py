@@ -164,8 +164,6 @@ def make_optimizer(
 
     own |= {key: decays for key in ("mask", "weight_decay_mask") if key in takes}
     before, after = [], []
-    if options.clip_norm is not None:
-        before.append(optax.clip_by_global_norm(options.clip_norm))
     if "weight_decay" not in takes and options.weight_decay:
         before.append(optax.add_decayed_weights(options.weight_decay, decays))
     if function is muon:  # by itself it would decay its matrices alone, and Adam's rate would follow no schedule

@@ -24,7 +24,10 @@ KINDS = (  # the first that an operation, or what was fused into it, has
 )
 MOVES = {"copy", "transpose", "bitcast", "broadcast", "reshape", "slice", "pad", "concatenate"}
 MOVES |= {"parameter", "constant", "tuple", "get-tuple-element"}
+WAITING = "waiting for a batch"  # of the trace
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (?:\(.*?\) |\S+ )([\w-]+)\(")
+
+Span = tuple[float, float]  # nanoseconds, from and to
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Profile:
     Attributes:
       folder: where the trace goes.
       steps: how many.
-      table: after them, `steps`, and of each step `step_ms` and `input_ms`, the time that it waited for its batch.
+      table: after them, `steps`, and `step_ms` of each.
     """
 
     folder: Path
@@ -55,32 +58,36 @@ class Profile:
         iterator = iter(batches)
         yield from (batch for _, batch in zip(range(WARM_UP), iterator, strict=False))
         jax.block_until_ready(jax.live_arrays())
-        waited, begun = 0.0, time.perf_counter()
+        begun = time.perf_counter()
         with jax.profiler.trace(self.folder, create_perfetto_trace=True):
             for _ in range(self.steps):
-                asked = time.perf_counter()
-                batch = next(iterator, None)
+                with jax.profiler.TraceAnnotation(WAITING):
+                    batch = next(iterator, None)
                 if batch is None:  # a signal came before the first step
                     return
-                waited += time.perf_counter() - asked
                 yield batch
             jax.block_until_ready(jax.live_arrays())
             seconds = time.perf_counter() - begun
-        self.table = {"steps": self.steps, "step_ms": 1e3 * seconds / self.steps, "input_ms": 1e3 * waited / self.steps}
+        self.table = {"steps": self.steps, "step_ms": 1e3 * seconds / self.steps}
         yield from iterator
 
     def tabulated(self, hlo: str) -> dict[str, Any]:
-        """The table, with what the devices did.
+        """The table, with `device_ms` by kind of work, and how long the devices were idle.
+
+        That is `input_ms` while the loop waited for a batch, and `host_ms` while it did anything else: called the step,
+        logged, wrote. What either did while the devices were busy is no one's loss, and in neither.
 
         Args:
           hlo: the text of the compiled step, which tells what its operations are.
         """
         assert self.table is not None
         file = max(self.folder.glob("plugins/profile/*/*.xplane.pb"), key=lambda path: path.stat().st_mtime)
-        busy, times = device_times(file, kinds_of(hlo))
+        times, busy, input_idle = device_times(file, kinds_of(hlo))
         scale = 1e3 * busy / self.steps / (sum(times.values()) or 1)  # operations that run at once share the time
         device = {kind: scale * seconds for kind, seconds in times.most_common()}
-        return self.table | {"device_ms": device, "idle_ms": max(0.0, self.table["step_ms"] - sum(device.values()))}
+        idle = max(0.0, self.table["step_ms"] - sum(device.values()))
+        waiting = min(idle, 1e3 * input_idle / self.steps)
+        return self.table | {"device_ms": device, "input_ms": waiting, "host_ms": idle - waiting}
 
 
 def kinds_of(hlo: str) -> dict[str, str]:
@@ -110,28 +117,42 @@ def kind(opcodes: set[str]) -> str:
     return "copies" if opcodes <= MOVES else "elementwise"
 
 
-def device_times(file: Path, kinds: dict[str, str]) -> tuple[float, Counter[str]]:
-    """Seconds in which a device computed anything, and seconds by kind of operation; the mean over devices.
+def device_times(file: Path, kinds: dict[str, str]) -> tuple[Counter[str], float, float]:
+    """What the devices did, in seconds, the mean over them.
 
     Args:
       file: a trace.
       kinds: of operations by name; those of other programs are "other programs".
+
+    Returns:
+      The time of each kind; that in which a device computed anything; and that in which it did not, and the loop waited
+      for its batch.
     """
-    spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    spans: dict[str, list[Span]] = defaultdict(list)
+    waits: list[Span] = []
     times: Counter[str] = Counter()
     for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
         for line in plane.lines:
             for event in line.events:
+                span = event.start_ns, event.start_ns + event.duration_ns
+                if event.name == WAITING:
+                    waits.append(span)
+                    continue
                 operation = next((value for key, value in event.stats if key == "hlo_op"), None)
                 what = "" if operation is None else kinds.get(str(operation), "other programs")
                 if what:
-                    spans[plane.name].append((event.start_ns, event.start_ns + event.duration_ns))
+                    spans[plane.name].append(span)
                     times[what] += event.duration_ns / 1e9
-    busy = 0.0
-    for ranges in spans.values():
-        end = 0.0
-        for start, stop in sorted(ranges):
-            busy += max(0.0, stop - max(start, end))
-            end = max(end, stop)
     planes = len(spans) or 1
-    return busy / 1e9 / planes, Counter({what: seconds / planes for what, seconds in times.items()})
+    busy = sum(covered(ranges) for ranges in spans.values())
+    either = sum(covered(ranges + waits) for ranges in spans.values())
+    return Counter({what: seconds / planes for what, seconds in times.items()}), busy / planes, (either - busy) / planes
+
+
+def covered(spans: Iterable[Span]) -> float:
+    """Seconds that lie in any of these spans."""
+    total = end = 0.0
+    for start, stop in sorted(spans):
+        total += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return total / 1e9

@@ -177,7 +177,14 @@ def set_up(config: Mapping[str, Any], devices: Sequence[jax.Device] | None = Non
     )
     optimizer, schedule = make_optimizer(config["optimizer"], steps, learns)
     program = Program(
-        graphdef, task, optimizer, learns, accumulate, config["optimizer"]["ema_decay"], options.on_nonfinite == "skip"
+        graphdef,
+        task,
+        optimizer,
+        learns,
+        accumulate,
+        clip_norm=config["optimizer"]["clip_norm"],
+        ema_decay=config["optimizer"]["ema_decay"],
+        skips=options.on_nonfinite == "skip",
     )
 
     sample = dataset.splits["train"].train_batch(0, 0, options.batch_size, slice(0, 1))

@@ -22,6 +22,7 @@ class Program:
     optimizer: optax.GradientTransformation
     learns: Tree  # True for every parameter that learns
     accumulate_steps: int = 1
+    clip_norm: float | None = None
     ema_decay: float | None = None
     skips: bool = (
         False  # a step that is not finite is left out; else nothing changes any more, the step's number included
@@ -54,29 +55,33 @@ def update(program: Program, state: TrainState, total: Gradients) -> tuple[Train
     the loss or the gradient is not finite the state stays as it was, and the sums, but for "bad", are 0.
     """
     weight = total.sums["weight"]
-    weight = jnp.where(weight > 0, weight, 1)  # a small batch may hold nothing to learn from: then gradients are 0
-    grads = jax.tree.map(lambda g: g / weight, total.grads)
-    updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
-    if platform() == "cpu":
-        # Else XLA's CPU computes the new moments twice, once on the way to the parameters, and must copy the old ones.
-        updates, opt_state = jax.lax.optimization_barrier((updates, opt_state))
-    params = optax.apply_updates(state.params, updates)
-    ema = state.ema
-    if program.ema_decay is not None:
-        ema = optax.incremental_update(params, state.ema, 1 - program.ema_decay)
-    norm = optax.tree.norm(grads)
+    share = 1 / jnp.where(weight > 0, weight, 1)  # a small batch may hold nothing to learn from: then gradients are 0
+    norm = share * optax.tree.norm(total.grads)
+    if program.clip_norm is not None:
+        share *= jnp.minimum(1, program.clip_norm / norm)
     bad = ~(jnp.isfinite(total.sums["loss"]) & jnp.isfinite(norm))
     stays = bad if program.skips else bad | (state.bad > 0)
 
     def kept(old: Tree, new: Tree) -> Tree:
         return jax.tree.map(lambda old, new: jnp.where(stays, old, new), old, new)
 
-    next_state = TrainState(
-        state.step + 1, state.seed, params, total.statistics, opt_state, ema, total.carry, state.bad
-    )
-    next_state = kept(state, next_state)._replace(bad=state.bad + bad)
-    if program.skips:
-        next_state = next_state._replace(step=state.step + 1)
+    def optimize(grads: Tree, opt_state: Tree) -> tuple[Tree, Tree]:
+        return program.optimizer.update(jax.tree.map(lambda g: g * share, grads), opt_state, state.params)
+
+    # Once for the parameters, and then again for the moments: so each array's fusion can write over what it reads. In
+    # one go XLA's CPU holds new moments and updates of all parameters beside the old ones.
+    grads, opt_state = total.grads, state.opt_state
+    updates, _ = optimize(grads, opt_state)
+    params = kept(state.params, optax.apply_updates(state.params, updates))
+    if platform() == "cpu":
+        params, grads, opt_state = jax.lax.optimization_barrier((params, grads, opt_state))
+    opt_state = kept(opt_state, optimize(grads, opt_state)[1])
+    ema = state.ema
+    if program.ema_decay is not None:
+        ema = kept(ema, optax.incremental_update(params, ema, 1 - program.ema_decay))
+    statistics, carry = kept((state.statistics, state.carry), (total.statistics, total.carry))
+    step = state.step + 1 if program.skips else kept(state.step, state.step + 1)
+    next_state = TrainState(step, state.seed, params, statistics, opt_state, ema, carry, state.bad + bad)
     sums = total.sums | {"grad_norm": norm}
     return next_state, {key: jnp.where(bad, 0, value) for key, value in sums.items()} | {"bad": jnp.float32(bad)}
 

@@ -255,19 +255,6 @@ def test_a_mask_that_finds_nothing_is_refused_by_the_optimizer():
             make_optimizer(config, 10, everything(PARAMS))[0].init(PARAMS)
 
 
-@pytest.mark.parametrize("clip", [0.5, 1e6])
-def test_clipping_keeps_the_direction_and_bounds_the_norm(clip):
-    norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(GRADS)))
-    scale = min(1, clip / norm)
-    close(updates(section(clip_norm=clip)), jax.tree.map(lambda g: -0.1 * scale * g, GRADS))
-
-
-def test_decay_is_not_clipped():
-    config = section(clip_norm=0.5, weight_decay=0.2, weight_decay_mask="all")
-    plain = updates(section(clip_norm=0.5))
-    close(updates(config), jax.tree.map(lambda u, p: u - 0.1 * 0.2 * p, plain, PARAMS))
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -1,6 +1,7 @@
 """What a profile says of a run, and that the run does not notice."""
 
 import json
+import time
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import pytest
 
 import bigjax
 from bigjax.errors import UserError
-from bigjax.training.profile import WARM_UP, Profile, kinds_of
+from bigjax.training.profile import WARM_UP, Profile, covered, kinds_of
 
 SMALL = {"train.steps": 12, "train.batch_size": 16, "train.eval_every": 0, "train.checkpoint_every": 0}
 
@@ -38,13 +39,35 @@ def test_a_profiled_run(tmp_path):
     assert traced.result["params_sha256"] == plain.result["params_sha256"]
     profile = json.loads((traced.workdir / "profile.json").read_text())
     assert profile["steps"] == 4
-    assert profile["step_ms"] == pytest.approx(sum(profile["device_ms"].values()) + profile["idle_ms"])
+    parts = sum(profile["device_ms"].values()) + profile["input_ms"] + profile["host_ms"]
+    assert profile["step_ms"] == pytest.approx(parts)
     assert profile["device_ms"]["convolutions"] > 0
     assert profile["device_ms"].get("other programs", 0) < profile["step_ms"] / 2
     assert list((traced.workdir / "profile").glob("plugins/profile/*/perfetto_trace.json.gz"))
     page = (traced.workdir / "report.html").read_text()
     assert "Where a step" in page and "convolutions" in page
     assert "Where a step" not in (plain.workdir / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("wait", "work"), [(0.03, 0.0), (0.0, 0.03), (0.02, 0.04)])
+def test_what_a_device_is_idle_for(tmp_path, wait, work):
+    def batches():
+        while True:
+            time.sleep(wait)
+            yield jnp.ones((64, 64))
+
+    step, steps = jax.jit(lambda x: x @ x), 5
+    profile = Profile(tmp_path, steps)
+    for _, batch in zip(range(WARM_UP + steps + 1), profile.over(batches()), strict=False):
+        jax.block_until_ready(step(batch))
+        time.sleep(work)
+    table = profile.tabulated(step.lower(jnp.ones((64, 64))).compile().as_text())
+    for key, seconds in (("input_ms", wait), ("host_ms", work)):
+        assert seconds <= table[key] / 1e3 < seconds + 0.015
+
+
+def test_time_that_several_spans_cover():
+    assert covered([(3e9, 4e9), (0, 2e9), (1e9, 1.5e9), (1e9, 2.5e9)]) == 3.5
 
 
 def test_a_run_that_a_signal_ends_at_once_has_no_table(tmp_path):

@@ -1,5 +1,6 @@
 """The one step: against a closed form, in microbatches, as a pure function, in flax's other mode."""
 
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -128,6 +129,44 @@ def test_sgd_step_equals_its_closed_form():
         losses = -np.log(chances[np.arange(6), batch["label"]]) * batch["mask"]
         assert sums["loss"] == pytest.approx(losses.sum(), abs=1e-5)
         assert (int(state.step), float(sums["weight"])) == (count, 5)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0, 7.0])
+def test_clipping_keeps_the_direction_and_bounds_the_norm_but_not_the_decay(share):
+    kernel, batch = np.random.default_rng(1).normal(size=(2, 3)), pixels()
+    task, decay = ImageClassification(mean=(0.0,), std=(1.0,)), optax.add_decayed_weights(0.2)
+    program, state = start_training(Linear(kernel), task, optax.chain(decay, optax.sgd(1.0)), batch)
+    plain, sums = step(program, state, batch)
+    clipped, same = step(replace(program, clip_norm=share * float(sums["grad_norm"])), state, batch)
+    gradient = state.params["kernel"] * 0.8 - plain.params["kernel"]
+    close(clipped.params["kernel"], state.params["kernel"] * 0.8 - min(share, 1) * gradient)
+    assert same["grad_norm"] == sums["grad_norm"] == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
+
+
+def test_nothing_to_learn_from_moves_nothing_but_by_decay():
+    batch = pixels() | {"mask": np.zeros(6, np.float32)}
+    task = ImageClassification(mean=(0.0,), std=(1.0,))
+    program, state = start_training(Linear(np.ones((2, 3))), task, optax.sgd(1.0), batch)
+    after, sums = step(replace(program, clip_norm=0.1), state, batch)
+    assert (sums["grad_norm"], sums["bad"]) == (0, 0)
+    np.testing.assert_array_equal(after.params["kernel"], state.params["kernel"])
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="older XLA copies more")
+def test_an_update_holds_the_gradients_beside_the_state_and_nothing_else():
+    batch = pixels(depth=1000, classes=500)
+    model, task = Linear(np.zeros((1000, 500))), ImageClassification(mean=(0.0,), std=(1.0,))
+    program, state = start_training(model, task, optax.adamw(0.1), batch)
+    compiled = (
+        jax.jit(
+            partial(train_step, replace(program, clip_norm=1.0)),
+            donate_argnums=0,
+            compiler_options=compiler_options(True, "cpu"),
+        )
+        .lower(state, batch)
+        .compile()
+    )
+    assert compiled.memory_analysis().temp_size_in_bytes < 1.2 * 4 * 1000 * 500
 
 
 def test_batch_statistics_are_state_and_do_not_learn():

@@ -1,0 +1,40 @@
+"""Dropout that takes a quarter of the random numbers that flax's does, which are much of what it costs."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.extend.random import threefry2x32_p
+
+PARTS = 2**16  # of which a rate is so many
+
+
+class Dropout(nnx.Dropout):
+    """flax's (Srivastava et al. 2014), but that the rate is rounded to 65,536ths."""
+
+    def __call__(  # type: ignore[override]  # one needs to say all
+        self, x: jax.Array, *, deterministic: bool, rngs: nnx.Rngs | None
+    ) -> jax.Array:
+        """`x` of any shape, of which by chance each element is 0 or grows by as much as keeps the mean."""
+        dropped = round(self.rate * PARTS)
+        if deterministic or not dropped:
+            return x
+        assert rngs is not None
+        shape = [1 if axis in self.broadcast_dims else size for axis, size in enumerate(x.shape)]
+        keep = random_parts(rngs.dropout(), shape) >= dropped
+        return jnp.where(keep, x * (PARTS / (PARTS - dropped)), 0).astype(x.dtype)
+
+
+def random_parts(key: jax.Array, shape: list[int]) -> jax.Array:
+    """Random numbers from 0 to PARTS - 1, uint32 of `shape`.
+
+    Each Threefry of a row and a column gives 64 bits, for four of the numbers: those a quarter of the row apart.
+    """
+    *rows, width = shape
+    some = (*rows, math.ceil(width / 4))
+    row = jax.lax.iota(jnp.uint32, math.prod(rows)).reshape(*rows, 1)
+    column = jax.lax.broadcasted_iota(jnp.uint32, some, len(rows))
+    first, second = jax.random.key_data(key)[:2]
+    words = threefry2x32_p.bind(first, second, jnp.broadcast_to(row, some), column)
+    return jnp.concatenate([half for word in words for half in (word & (PARTS - 1), word >> 16)], -1)[..., :width]
