@@ -11,7 +11,7 @@ PARTS = 2**16  # of which a rate is so many
 
 
 class Dropout(nnx.Dropout):
-    """flax's (Srivastava et al. 2014), but that the rate is rounded to 65,536ths."""
+    """flax's (Srivastava et al. 2014), but that it drops at a rate rounded to 65,536ths."""
 
     def __call__(  # type: ignore[override]  # one needs to say all
         self, x: jax.Array, *, deterministic: bool, rngs: nnx.Rngs | None
@@ -23,7 +23,7 @@ class Dropout(nnx.Dropout):
         assert rngs is not None
         shape = [1 if axis in self.broadcast_dims else size for axis, size in enumerate(x.shape)]
         keep = random_parts(rngs.dropout(), shape) >= dropped
-        return jnp.where(keep, x * (PARTS / (PARTS - dropped)), 0).astype(x.dtype)
+        return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
 
 
 def random_parts(key: jax.Array, shape: list[int]) -> jax.Array:

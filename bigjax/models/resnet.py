@@ -12,6 +12,7 @@ from flax.typing import Dtype
 from bigjax.models.checks import check_choice, check_sizes
 from bigjax.models.convolution import Conv
 from bigjax.models.linear import Linear
+from bigjax.models.norms import BatchNorm
 from bigjax.models.pooling import max_pool_3x3
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # by stage
@@ -150,7 +151,7 @@ class ConvNorm(nnx.Module):
         )
         # Computes in its parameters' float32 and not in `dtype`. momentum is 1 - PyTorch's. Flax averages the biased
         # variance; PyTorch the unbiased one, n / (n - 1) as large.
-        self.norm = nnx.BatchNorm(out_channels, momentum=0.9, epsilon=1e-5, scale_init=scale_init, rngs=rngs)
+        self.norm = BatchNorm(out_channels, momentum=0.9, epsilon=1e-5, scale_init=scale_init, rngs=rngs)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] to [B, H / stride, W / stride, D]."""
@@ -158,4 +159,4 @@ class ConvNorm(nnx.Module):
 
     def normalised(self, x: jax.Array, train: bool) -> jax.Array:
         """What BatchNorm makes of the convolution's output."""
-        return self.norm(x, use_running_average=not train).astype(x.dtype)
+        return self.norm(x, train=train).astype(x.dtype)

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
 LEAST = jnp.finfo(jnp.float32).min
 TILE = 512  # queries; of more of them, or of more keys, no scores are kept
@@ -66,12 +65,11 @@ def forward(
         def attend(_: None, first: Any, mask: Any, query: jax.Array, seen: slice = seen) -> tuple[None, Any]:
             scores = tile_scores(query, key[:, :, seen], mask, first if causal else None)
             greatest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
-            weights = checkpoint_name(jnp.exp(scores - greatest), "weights")
-            y = checkpoint_name(product("bkgts,bksh->bkgth", weights.astype(value.dtype), value[:, :, seen]), "sums")
+            weights = jnp.exp(scores - greatest)
+            y = product("bkgts,bksh->bkgth", weights.astype(value.dtype), value[:, :, seen])
             total = weights.sum(-1, keepdims=True)
             return None, ((y / total).astype(query.dtype), greatest + jnp.log(total))
 
-        attend = jax.checkpoint(attend, policy=jax.checkpoint_policies.save_only_these_names("weights", "sums"))
         parts.append(over_tiles(attend, None, rows.start, seen_by(mask, rows, seen), query[..., rows, :])[1])
     out, log_total = (jnp.concatenate(part, axis=3) for part in zip(*parts, strict=True))
     return out, log_total

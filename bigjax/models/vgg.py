@@ -11,6 +11,7 @@ from bigjax.models.checks import check_choice, check_dropout, check_sizes
 from bigjax.models.convolution import Conv
 from bigjax.models.dropout import Dropout
 from bigjax.models.linear import Linear
+from bigjax.models.norms import BatchNorm
 from bigjax.models.pooling import adaptive_average_pool, max_pool_2x2
 
 CONVS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # by stage
@@ -96,9 +97,9 @@ class ConvNorm(nnx.Module):
         self.conv = Conv(in_channels, out_channels, (3, 3), padding=1, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
         # Computes in its parameters' float32 and not in `dtype`. momentum is 1 - PyTorch's. Flax averages the biased
         # variance; PyTorch the unbiased one, n / (n - 1) as large.
-        self.norm = nnx.BatchNorm(out_channels, momentum=0.9, epsilon=1e-5, rngs=rngs) if batch_norm else None
+        self.norm = BatchNorm(out_channels, momentum=0.9, epsilon=1e-5, rngs=rngs) if batch_norm else None
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] to [B, H, W, D]."""
         x = self.conv(x)
-        return x if self.norm is None else self.norm(x, use_running_average=not train).astype(x.dtype)
+        return x if self.norm is None else self.norm(x, train=train).astype(x.dtype)

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
+from bigjax.tasks.cross_entropy import cross_entropy
 from bigjax.tasks.task import Batch, Sums, Task
 
 SHOWN = 8  # tokens of the text before and behind a hidden one that the report shows
@@ -39,8 +39,8 @@ class MaskedLanguageModelling(Task):
     def loss(
         self, model: nnx.Module, batch: Batch, carry: None, *, train: bool, rngs: nnx.Rngs | None
     ) -> tuple[Sums, None]:
-        logits = model(batch["inputs"], batch["real"], train=train, rngs=rngs).astype(jnp.float32)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"])
+        logits = model(batch["inputs"], batch["real"], train=train, rngs=rngs)
+        losses = cross_entropy(logits, batch["targets"])
         correct = logits.argmax(-1) == batch["targets"]
         mask = batch["mask"]
         return {"loss": (losses * mask).sum(), "correct": (correct * mask).sum(), "weight": mask.sum()}, None

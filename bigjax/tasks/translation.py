@@ -16,6 +16,7 @@ from bigjax.inference.beam import LengthPenalty, search
 from bigjax.inference.generate import advance, begin
 from bigjax.inference.sampling import GREEDY
 from bigjax.models.encoder_decoder import Source
+from bigjax.tasks.cross_entropy import cross_entropy
 from bigjax.tasks.task import Batch, Sums, Task
 
 
@@ -70,11 +71,11 @@ class Translation(Task):
         self, model: nnx.Module, batch: Batch, carry: None, *, train: bool, rngs: nnx.Rngs | None
     ) -> tuple[Sums, None]:
         logits = model(batch["source"], batch["inputs"], batch["source_mask"], train=train, rngs=rngs)
-        logits, targets, mask = logits.astype(jnp.float32), batch["targets"], batch["mask"]
-        total = jax.nn.logsumexp(logits, -1)
-        nats = total - jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
-        smoothing = self.label_smoothing if train else 0.0
-        losses = (1 - smoothing) * nats + smoothing * (total - logits.mean(-1)) if smoothing else nats
+        targets, mask = batch["targets"], batch["mask"]
+        losses = nats = cross_entropy(logits, targets)
+        if train and self.label_smoothing:
+            of_all = -jax.nn.log_softmax(logits.astype(jnp.float32)).mean(-1)
+            losses = (1 - self.label_smoothing) * nats + self.label_smoothing * of_all
         sums = {
             "loss": (losses * mask).sum(),
             "nats": (nats * mask).sum(),

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from bigjax.models.blocks import MLP
-from bigjax.models.norms import LayerNorm, RMSNorm
+from bigjax.models.norms import BatchNorm, LayerNorm, RMSNorm
 
 LAYERS, ROWS, WIDTH = 16, 512, 64
 recomputes = pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="XLA's CPU undid it")
@@ -25,6 +25,31 @@ def test_norms_are_flaxs(kind):
     ours, theirs = (of_sines(norm(WIDTH, rngs=nnx.Rngs(0)), x) for norm in (ours, theirs))
     for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-5)
+
+
+def test_batch_norm_is_flaxs_and_its_statistics_follow():
+    x = np.random.default_rng(0).normal(2, 3, size=(30, 5, 5, WIDTH)).astype(np.float32)
+
+    def sines(state, graphdef, call):
+        norm = nnx.merge(graphdef, state)
+        loss = jnp.sin(call(norm)).sum()
+        return loss, nnx.to_pure_dict(nnx.state(norm, nnx.BatchStat))
+
+    found = []
+    calls = {
+        BatchNorm: (lambda norm: norm(x, train=True), lambda norm: norm(x, train=False)),
+        nnx.BatchNorm: (lambda norm: norm(x), lambda norm: norm(x, use_running_average=True)),
+    }
+    for kind, (train, evaluate) in calls.items():
+        graphdef, state = nnx.split(kind(WIDTH, rngs=nnx.Rngs(0)))
+        state = nnx.to_pure_dict(state)
+        of_sines = jax.jit(jax.value_and_grad(sines, has_aux=True), static_argnums=(1, 2))
+        (loss, statistics), grads = of_sines(state, graphdef, train)
+        grads = {key: grads[key] for key in ("scale", "bias")}
+        found.append((loss, statistics, grads, of_sines(state | statistics, graphdef, evaluate)[0]))
+    for mine, other in zip(jax.tree.leaves(found[0]), jax.tree.leaves(found[1]), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(found[0][1]["mean"], 0.01 * x.mean((0, 1, 2)), rtol=1e-4)
 
 
 def kept(layer, width):
