@@ -159,4 +159,4 @@ class ConvNorm(nnx.Module):
 
     def normalised(self, x: jax.Array, train: bool) -> jax.Array:
         """What BatchNorm makes of the convolution's output."""
-        return self.norm(x, train=train).astype(x.dtype)
+        return self.norm(x, train=train)

@@ -102,4 +102,4 @@ class ConvNorm(nnx.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] to [B, H, W, D]."""
         x = self.conv(x)
-        return x if self.norm is None else self.norm(x, train=train).astype(x.dtype)
+        return x if self.norm is None else self.norm(x, train=train)
