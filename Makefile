@@ -30,7 +30,7 @@ bench: $(STAMP)  ## the figures of benchmarks/README.md
 	$(BIN)/python -m benchmarks.tasks --data=data
 	JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.scaling
 ifdef PEERS  # a Python with torch and transformers
-	$(BIN)/python -m benchmarks.training --peers=$(PEERS)
+	$(BIN)/python -m benchmarks.training --peers=$(PEERS) --json=benchmarks/training.json
 	$(BIN)/python -m benchmarks.generation --peers=$(PEERS)
 	$(BIN)/python -m benchmarks.pretrained --peers=$(PEERS)
 endif

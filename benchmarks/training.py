@@ -13,6 +13,7 @@ the end of the first step.
 import argparse
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -191,9 +192,18 @@ def profile(name: str, steps: int) -> str:
         for given in traced.over([placed] * (steps + 10)):
             state, _ = experiment.train_step(state, given)
         table = traced.tabulated(experiment.jitted_step.lower(state, placed).compile().as_text() or "")
-    whole, times = table["step_ms"], table["device_ms"] | {"idle": table["input_ms"] + table["host_ms"]}
+    whole = table["step_ms"]
+    times = table["device_ms"] | {"idle": table["input_ms"] + table["host_ms"]}
     shares = [f"{kind} {ms / whole:.0%}" for kind, ms in times.items() if ms > 0.005 * whole]
     return f"| {name} | {whole:.1f} | {', '.join(shares)} |"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on, on our side."""
+    from bigjax.training.manifest import cpu_model, git_state, package_version
+
+    versions = {name: package_version(name) for name in ("jax", "jaxlib", "flax", "optax")}
+    return {"cpu": cpu_model(), "python": platform.python_version(), "versions": versions, "git": git_state()}
 
 
 def main() -> None:
@@ -217,7 +227,7 @@ def main() -> None:
         return
     if not options.peers:
         parser.error("--peers=PYTHON is needed: a Python that has torch and transformers")
-    results = {}
+    results: dict[str, Any] = {"machine": machine()}
     speed = ["a second", "MFU"] if options.device == "gpu" else []
     head = ["work", "parameters, M", "bigjax, ms", "PyTorch eager, ms", "torch.compile, ms", "ratio", *speed]
     head += ["MiB", "first step, s"]
@@ -226,7 +236,7 @@ def main() -> None:
         results[name] = compare(name, options.peers, options.turns)
         print(row(name, results[name]), flush=True)
         if options.json:
-            Path(options.json).write_text(json.dumps(results, indent=1))
+            Path(options.json).write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

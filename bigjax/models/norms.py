@@ -33,13 +33,13 @@ class BatchNorm(nnx.BatchNorm):
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:  # type: ignore[override]  # it takes no mask
         """[..., D] to [..., D]; in training by the mean and variance of `x`, which the running ones then follow."""
-        wide = x.astype(jnp.float32)
-        mean, variance = self.mean[...], self.var[...]
+        assert self.scale is not None and self.bias is not None
+        wide, mean, variance = x.astype(jnp.float32), self.mean[...], self.var[...]
         if train:
-            old, axes = (mean, variance), tuple(range(x.ndim - 1))
+            axes, new = tuple(range(x.ndim - 1)), 1 - self.momentum
             mean = wide.mean(axes)
             variance = jnp.maximum(jnp.square(wide).mean(axes) - jnp.square(mean), 0)
-            for running, before, now in zip((self.mean, self.var), old, (mean, variance), strict=True):
-                running[...] = self.momentum * before + (1 - self.momentum) * now
+            self.mean[...] = self.momentum * self.mean[...] + new * mean
+            self.var[...] = self.momentum * self.var[...] + new * variance
         factor = self.scale[...] * jax.lax.rsqrt(variance + self.epsilon)
         return (wide * factor + (self.bias[...] - mean * factor)).astype(x.dtype)
