@@ -1,12 +1,13 @@
 """Where the time of a step goes: a trace for Perfetto or TensorBoard, and a table of it."""
 
+import itertools
 import re
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -28,6 +29,25 @@ WAITING = "waiting for a batch"  # of the trace
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (?:\(.*?\) |\S+ )([\w-]+)\(")
 
 Span = tuple[float, float]  # nanoseconds, from and to
+
+
+class Operation(NamedTuple):
+    """A stretch of work: nanoseconds, from and to, and its kind."""
+
+    start: float
+    stop: float
+    kind: str
+
+
+class Event(NamedTuple):
+    """Of a trace: nanoseconds, from and to; the operation that it is, if any; which work it hands on or takes."""
+
+    start: float
+    stop: float
+    name: str
+    operation: str
+    gives: Any
+    takes: Any
 
 
 @dataclass
@@ -84,7 +104,7 @@ class Profile:
         file = max(self.folder.glob("plugins/profile/*/*.xplane.pb"), key=lambda path: path.stat().st_mtime)
         times, busy, input_idle = device_times(file, kinds_of(hlo))
         scale = 1e3 * busy / self.steps / (sum(times.values()) or 1)  # operations that run at once share the time
-        device = {kind: scale * seconds for kind, seconds in times.most_common()}
+        device = {kind: scale * seconds for kind, seconds in sorted(times.items(), key=lambda of: -of[1])}
         idle = max(0.0, self.table["step_ms"] - sum(device.values()))
         waiting = min(idle, 1e3 * input_idle / self.steps)
         return self.table | {"device_ms": device, "input_ms": waiting, "host_ms": idle - waiting}
@@ -117,7 +137,7 @@ def kind(opcodes: set[str]) -> str:
     return "copies" if opcodes <= MOVES else "elementwise"
 
 
-def device_times(file: Path, kinds: dict[str, str]) -> tuple[Counter[str], float, float]:
+def device_times(file: Path, kinds: dict[str, str]) -> tuple[dict[str, float], float, float]:
     """What the devices did, in seconds, the mean over them.
 
     Args:
@@ -125,28 +145,72 @@ def device_times(file: Path, kinds: dict[str, str]) -> tuple[Counter[str], float
       kinds: of operations by name; those of other programs are "other programs".
 
     Returns:
-      The time of each kind; that in which a device computed anything; and that in which it did not, and the loop waited
-      for its batch.
+      The time of each kind, of all threads together on a CPU; that in which a device computed anything; and that in
+      which it did not, and the loop waited for its batch.
     """
-    spans: dict[str, list[Span]] = defaultdict(list)
+    devices: list[list[Operation]] = []
     waits: list[Span] = []
-    times: Counter[str] = Counter()
     for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
-        for line in plane.lines:
-            for event in line.events:
-                span = event.start_ns, event.start_ns + event.duration_ns
-                if event.name == WAITING:
-                    waits.append(span)
-                    continue
-                operation = next((value for key, value in event.stats if key == "hlo_op"), None)
-                what = "" if operation is None else kinds.get(str(operation), "other programs")
-                if what:
-                    spans[plane.name].append(span)
-                    times[what] += event.duration_ns / 1e9
-    planes = len(spans) or 1
-    busy = sum(covered(ranges) for ranges in spans.values())
-    either = sum(covered(ranges + waits) for ranges in spans.values())
-    return Counter({what: seconds / planes for what, seconds in times.items()}), busy / planes, (either - busy) / planes
+        lines = [sorted(map(event_of, line.events)) for line in plane.lines]
+        waits += [(event.start, event.stop) for line in lines for event in line if event.name == WAITING]
+        done = [
+            Operation(event.start, event.stop, what)
+            for event in itertools.chain(*lines)
+            if event.operation and (what := kinds.get(event.operation, "other programs"))
+        ]
+        if done:
+            devices.append(done + handed_on(lines, kinds))
+    times: dict[str, float] = defaultdict(float)
+    busy = either = 0.0
+    for done in devices:
+        spans = [(operation.start, operation.stop) for operation in done]
+        for operation in done:
+            times[operation.kind] += (operation.stop - operation.start) / 1e9 / len(devices)
+        busy += covered(spans) / len(devices)
+        either += covered(spans + waits) / len(devices)
+    return times, busy, either - busy
+
+
+def event_of(event: Any) -> Event:
+    """An event of a trace, with what is asked of it."""
+    stats = {key: value for key, value in event.stats if key in ("hlo_op", "_p", "_c")}
+    operation = str(stats.get("hlo_op", ""))
+    return Event(
+        event.start_ns, event.start_ns + event.duration_ns, event.name, operation, stats.get("_p"), stats.get("_c")
+    )
+
+
+def handed_on(lines: list[list[Event]], kinds: dict[str, str]) -> list[Operation]:
+    """What the threads of a CPU did for operations whose own events end as soon as other threads have the work.
+
+    A thread notes each piece of work that it hands on, and the one that takes it when it starts and stops. What is
+    handed on by a piece is for the same operation.
+    """
+    owners: dict[int, str | int] = {}  # of a piece: the kind of its operation, or the piece that it comes from
+    pieces: list[tuple[int, float, float]] = []  # from and to, less the operations that are computed meanwhile
+    for line in lines:
+        operation, piece = Operation(0, 0, ""), None
+        for event in line:
+            if event.operation and (what := kinds.get(event.operation, "other programs")):
+                operation = Operation(event.start, event.stop, what)
+                if piece is not None:
+                    pieces.append((piece[0], piece[1], event.start))
+                    piece = piece[0], event.stop
+            elif event.name == "ThreadpoolListener::Record":
+                owners[event.gives] = operation.kind if event.start <= operation.stop else piece[0] if piece else ""
+            elif event.name == "ThreadpoolListener::StartRegion":
+                piece = event.takes, event.start
+            elif event.name == "ThreadpoolListener::StopRegion" and piece is not None:
+                pieces.append((*piece, event.start))
+                piece = None
+    found = []
+    for number, start, stop in pieces:
+        owner: str | int = number
+        while isinstance(owner, int):
+            owner = owners.get(owner, "")
+        if owner and stop > start:
+            found.append(Operation(start, stop, owner))
+    return found
 
 
 def covered(spans: Iterable[Span]) -> float:

@@ -6,10 +6,11 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import run_python
 
 import bigjax
 from bigjax.errors import UserError
-from bigjax.training.profile import WARM_UP, Profile, covered, kinds_of
+from bigjax.training.profile import WARM_UP, Event, Profile, covered, handed_on, kinds_of
 
 SMALL = {"train.steps": 12, "train.batch_size": 16, "train.eval_every": 0, "train.checkpoint_every": 0}
 
@@ -64,6 +65,59 @@ def test_what_a_device_is_idle_for(tmp_path, wait, work):
     table = profile.tabulated(step.lower(jnp.ones((64, 64))).compile().as_text())
     for key, seconds in (("input_ms", wait), ("host_ms", work)):
         assert seconds <= table[key] / 1e3 < seconds + 0.015
+
+
+PRODUCTS = """
+import sys, tempfile
+from pathlib import Path
+import jax, jax.numpy as jnp
+from bigjax.process import prepare_process
+from bigjax.training.profile import Profile
+
+prepare_process()
+step = jax.jit(lambda x: jnp.tanh(x @ x) @ x)
+x = jnp.ones((1200, 1200))
+profile = Profile(Path(tempfile.mkdtemp()), 4)
+for _, batch in zip(range(10), profile.over(x for _ in range(100))):
+    jax.block_until_ready(step(batch))
+table = profile.tabulated(step.lower(x).compile().as_text())
+print(table["device_ms"]["products"] / table["step_ms"])
+"""
+
+
+def test_a_product_lasts_until_the_other_threads_are_done_with_it():
+    assert float(run_python(PRODUCTS)) > 0.6  # by its own event, which hands it to them, a twentieth
+
+
+def test_what_other_threads_do_is_of_the_operation_that_handed_it_on():
+    def event(start, stop, name="", operation="", gives=None, takes=None):
+        return Event(start, stop, name, operation, gives, takes)
+
+    def notes(start, **numbers):
+        name = "Record" if "gives" in numbers else "StartRegion" if numbers else "StopRegion"
+        return event(start, start, f"ThreadpoolListener::{name}", **numbers)
+
+    one = [  # a product hands on two pieces of work and is over; its thread takes the second, and computes a copy in it
+        event(0, 5, operation="dot"),
+        notes(2, gives=1),
+        notes(3, gives=2),
+        notes(6, takes=2),
+        event(10, 14, operation="copy"),
+        notes(20),
+        notes(22, gives=9),  # of no operation
+    ]
+    other = [
+        notes(4, takes=1),
+        notes(7, gives=3),
+        notes(9),
+        notes(9, takes=3),
+        notes(15),
+        notes(30, takes=9),
+        notes(31),
+    ]
+    found = handed_on([one, other], {"dot": "products", "copy": "copies"})
+    assert {(start, stop) for start, stop, _ in found} == {(6, 10), (14, 20), (4, 9), (9, 15)}
+    assert {operation.kind for operation in found} == {"products"}
 
 
 def test_time_that_several_spans_cover():
