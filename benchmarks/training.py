@@ -36,6 +36,8 @@ PEAK = 989e12  # bfloat16 FLOP/s of an H200, of which MFU is a share
 
 def set_up_work(work: Work) -> tuple["Experiment", dict[str, np.ndarray]]:
     """The experiment of a row, and its batch."""
+    if work in CPU.values():
+        os.environ["JAX_PLATFORMS"] = "cpu"
     from bigjax.data import SOURCES
     from bigjax.data.dataset import Dataset, Examples
     from bigjax.process import prepare_process
@@ -67,9 +69,11 @@ def set_up_work(work: Work) -> tuple["Experiment", dict[str, np.ndarray]]:
 def worker(name: str) -> None:
     """Our side: for every line, which is a number of steps, runs so many and prints the seconds."""
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # PyTorch's processes need some of a GPU's memory
+    experiment, batch = set_up_work(WORK[name])
     import jax
 
-    experiment, batch = set_up_work(WORK[name])
+    if name in GPU and jax.default_backend() != "gpu":
+        sys.exit(f"{name} is for a GPU, and JAX finds none.")
     placed, state = experiment.to_devices(batch), experiment.initial_state()
     experiment.compile_step(state, placed)
 
@@ -159,7 +163,7 @@ def compare(name: str, peers: str, turns: int) -> dict[str, Any]:
 
 
 def row(name: str, result: dict[str, Any]) -> str:
-    """A line of Markdown: the ratio is that of the medians, of the faster PyTorch to ours."""
+    """A line of Markdown: the ratio is that of the medians, of the faster PyTorch to ours; memory is the leaner's."""
     ours, theirs = result["bigjax"], {key: side for key, side in result.items() if key != "bigjax"}
     best = min(theirs, key=lambda key: theirs[key]["median_ms"])
 
@@ -175,7 +179,8 @@ def row(name: str, result: dict[str, Any]) -> str:
     if name in GPU:
         cells.append(both(lambda side: f"{1e3 * WORK[name].units / side['median_ms']:,.0f}"))
         cells.append(both(lambda side: f"{1e3 * ours['flops'] / side['median_ms'] / PEAK:.1%}"))
-    cells.append(both(lambda side: f"{side['peak_bytes'] / 2**20:.0f}"))
+    held = ours["peak_bytes"], min(side["peak_bytes"] for side in theirs.values())
+    cells.append(" / ".join(f"{size / 2**20:.0f}" for size in held))
     cells.append(both(lambda side: f"{side['first_step_s']:.1f}"))
     return f"| {' | '.join(cells)} |"
 

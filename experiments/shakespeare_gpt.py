@@ -41,7 +41,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         config.model.update(d_model=384, num_layers=6, num_heads=6, dropout=0.2)
         config.data.context = 256
         config.optimizer.learning_rate = 1e-3
-        config.train.update(steps=5000, batch_size=64, eval_every=250, precision="bfloat16")
+        config.train.update(steps=5000, batch_size=64, eval_every=250, checkpoint_every=250, precision="bfloat16")
     elif arg is not None:
         raise ValueError(f"takes no argument, 'llama', 'bpe' or 'gpu', not {arg!r}")
     return config

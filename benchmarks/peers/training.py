@@ -57,6 +57,7 @@ class Conformer(nn.Module):
             intermediate_size=576,
             conv_depthwise_kernel_size=31,
             hidden_act="swish",
+            attention_dropout=0.0,
             position_embeddings_type="relative",
             max_source_positions=256,
             attn_implementation="eager",
@@ -114,7 +115,8 @@ def build(name: str, sizes: tuple[int, int, int]) -> tuple[nn.Module, Callable[[
         def classified(model: nn.Module) -> Loss:
             return lambda batch: model(batch["tokens"].long(), labels=batch["label"].long()).loss
 
-        return BertForSequenceClassification(BertConfig(num_labels=2, attn_implementation="sdpa")), classified
+        config = BertConfig(num_labels=2, attention_probs_dropout_prob=0.0, attn_implementation="sdpa")
+        return BertForSequenceClassification(config), classified
 
     def ctc(model: nn.Module) -> Loss:
         def loss(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -134,19 +136,20 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     work = WORK[options.work]
-    device = "cuda" if options.work in GPU and torch.cuda.is_available() else "cpu"
+    device = "cuda" if options.work in GPU else "cpu"
     if device == "cuda":
+        torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")  # as XLA has it for what is left in float32
     batch = {key: torch.from_numpy(value).to(device) for key, value in work.data(*work.sizes)[1].items()}
     model, make_loss = build(options.work, work.sizes)
     model.train().to(device)
-    settings, fused = work.optimizer, device == "cuda"
+    settings = work.optimizer
     if settings["name"] == "adamw":
         rate = settings["learning_rate"]
-        optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01, fused=fused or None)
+        optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01, fused=True)
     else:
         rate, momentum = settings["learning_rate"], settings.get("momentum", 0)
-        optimizer = torch.optim.SGD(model.parameters(), rate, momentum, fused=fused or None)
+        optimizer = torch.optim.SGD(model.parameters(), rate, momentum, fused=True)
     loss = make_loss(torch.compile(model) if options.compile else model)
 
     def run(steps: int) -> None:

@@ -29,7 +29,7 @@ class Dropout(nnx.Dropout):
 def random_parts(key: jax.Array, shape: list[int]) -> jax.Array:
     """Random numbers from 0 to PARTS - 1, uint32 of `shape`.
 
-    Each Threefry of a row and a column gives 64 bits, for four of the numbers: those a quarter of the row apart.
+    Each Threefry of a row and a column gives 64 bits, for four neighbours: so axes may be cut over devices.
     """
     *rows, width = shape
     some = (*rows, math.ceil(width / 4))
@@ -37,4 +37,5 @@ def random_parts(key: jax.Array, shape: list[int]) -> jax.Array:
     column = jax.lax.broadcasted_iota(jnp.uint32, some, len(rows))
     first, second = jax.random.key_data(key)[:2]
     words = threefry2x32_p.bind(first, second, jnp.broadcast_to(row, some), column)
-    return jnp.concatenate([half for word in words for half in (word & (PARTS - 1), word >> 16)], -1)[..., :width]
+    parts = jnp.stack([half for word in words for half in (word & (PARTS - 1), word >> 16)], -1)
+    return parts.reshape(*rows, -1)[..., :width]

@@ -39,7 +39,7 @@ def cross_entropy_backward(saved: tuple[jax.Array, ...], grad: jax.Array) -> tup
     softmax = jnp.exp(logits.astype(jnp.float32) - total[..., None])
     is_target = targets[..., None] == jnp.arange(logits.shape[-1])
     logits_grad = (grad[..., None] * (softmax - is_target)).astype(logits.dtype)
-    return jax.lax.optimization_barrier(logits_grad), None  # or XLA's CPU computes it once for each of its readers
+    return jax.lax.optimization_barrier(logits_grad), None  # or XLA's CPU computes it for each reader
 
 
 cross_entropy.defvjp(cross_entropy_forward, cross_entropy_backward)

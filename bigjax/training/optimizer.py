@@ -1,4 +1,4 @@
-"""How weights move: any optax optimizer by its optax name, with a schedule, clipping and weight decay."""
+"""How weights move: any optax optimizer by its optax name, with a schedule and weight decay."""
 
 import inspect
 import re
@@ -35,7 +35,7 @@ class OptimizerOptions:
       final_fraction: what is left of the peak at the end of a cosine or linear schedule.
       milestones: shares of the run after each of which a "step" schedule goes on with a tenth of the rate; by default
         after 30, 60 and 80 epochs of 90 (Goyal et al. 2017, section 5.1).
-      clip_norm: gradients are scaled down to this global norm.
+      clip_norm: gradients are scaled down to this global norm, which the step does.
       weight_decay: the optimizer's own (decoupled, as in AdamW) where it has one, else added to the gradient (L2).
       weight_decay_mask: what decays: "matrices" (arrays of two or more axes), "all", or a regular expression that is
         searched for in parameters' names.
@@ -164,6 +164,8 @@ def make_optimizer(
 
     own |= {key: decays for key in ("mask", "weight_decay_mask") if key in takes}
     before, after = [], []
+    if options.clip_norm is not None:
+        before.append(optax.identity())  # where clipping was: checkpoints have a place for it
     if "weight_decay" not in takes and options.weight_decay:
         before.append(optax.add_decayed_weights(options.weight_decay, decays))
     if function is muon:  # by itself it would decay its matrices alone, and Adam's rate would follow no schedule

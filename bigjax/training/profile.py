@@ -151,7 +151,7 @@ def device_times(file: Path, kinds: dict[str, str]) -> tuple[dict[str, float], f
     devices: list[list[Operation]] = []
     waits: list[Span] = []
     for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
-        lines = [sorted(map(event_of, line.events)) for line in plane.lines]
+        lines = [sorted(map(event_of, line.events), key=lambda event: event.start) for line in plane.lines]
         waits += [(event.start, event.stop) for line in lines for event in line if event.name == WAITING]
         done = [
             Operation(event.start, event.stop, what)
@@ -197,7 +197,8 @@ def handed_on(lines: list[list[Event]], kinds: dict[str, str]) -> list[Operation
                     pieces.append((piece[0], piece[1], event.start))
                     piece = piece[0], event.stop
             elif event.name == "ThreadpoolListener::Record":
-                owners[event.gives] = operation.kind if event.start <= operation.stop else piece[0] if piece else ""
+                within = piece[0] if piece and piece[0] < event.gives else ""  # pieces are numbered as they come
+                owners[event.gives] = operation.kind if event.start <= operation.stop else within
             elif event.name == "ThreadpoolListener::StartRegion":
                 piece = event.takes, event.start
             elif event.name == "ThreadpoolListener::StopRegion" and piece is not None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import same_bits
+from helpers import run_python, same_bits
 
 from bigjax.models.dropout import Dropout, random_parts
 
@@ -30,7 +30,7 @@ def test_numbers_are_uniform_and_independent_wherever_they_stand():
     expected = parts.size / 1024
     assert ((counts - expected) ** 2 / expected).sum() < 1023 + 5 * np.sqrt(2 * 1023)  # chi squared
     centred = parts / 2**15 - 1
-    for apart in ((0, 1), (1, 0), (0, 258), (1, 1)):  # 258: another part of the same 64 bits
+    for apart in ((0, 1), (1, 0), (0, 2), (0, 4), (1, 1)):  # within the same 64 bits and without
         later = centred[apart[0] :, apart[1] :]
         correlation = 3 * (centred[: later.shape[0], : later.shape[1]] * later).mean()
         assert abs(correlation) < 5 / np.sqrt(later.size)
@@ -64,3 +64,22 @@ def test_it_computes_in_what_it_is_given_and_its_gradient_is_its_mask():
     assert dropped(x, 0.25).dtype == jnp.bfloat16
     mask = dropped(jnp.ones_like(x), 0.25)
     np.testing.assert_array_equal(gradient, mask)
+
+
+MESH = """
+import jax, jax.numpy as jnp
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec as P
+from bigjax.models.dropout import Dropout
+
+mesh = jax.sharding.Mesh(jax.devices(), "tensor")
+x = jax.device_put(jnp.ones((6, 64)), NamedSharding(mesh, P(None, "tensor")))
+drop = jax.jit(lambda x: Dropout(0.3)(x, deterministic=False, rngs=nnx.Rngs(dropout=0)))
+text = drop.lower(x).compile().as_text()
+print(any(word in text for word in ("all-to-all", "all-gather", "all-reduce", "collective-permute")))
+print((drop(x) == drop(jnp.ones((6, 64)))).all())
+"""
+
+
+def test_features_that_are_cut_over_devices_need_nothing_of_each_other():
+    assert run_python(MESH, devices=4).split() == ["False", "True"]

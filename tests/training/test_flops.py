@@ -5,9 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers import ROOT
 
+from bigjax.config import experiment_config
 from bigjax.models.gpt import GPT
+from bigjax.run import read_config
 from bigjax.training.flops import count_flops, peak_flops
+from bigjax.training.setup import set_up
 
 
 def flops(function, *shapes):
@@ -115,3 +119,15 @@ def test_gpt_forward_by_formula(kv_heads, mlp, tied, experts):
 )
 def test_peaks_by_device_kind(kind, peak):
     assert peak_flops(kind) == peak
+
+
+def test_what_an_optimizer_multiplies_counts_once():
+    sections = experiment_config(str(ROOT / "experiments/digits_cnn.py")).to_dict()
+    made = {
+        name: set_up(read_config(sections | {"optimizer": {"name": name, "learning_rate": 0.1}}, {}))
+        for name in ("sgd", "muon")
+    }
+    state, optimizer = made["muon"].abstract, made["muon"].program.optimizer
+    alone = count_flops(jax.make_jaxpr(optimizer.update)(state.params, state.opt_state, state.params))
+    assert alone > 0
+    assert made["muon"].step_flops() == made["sgd"].step_flops() + alone

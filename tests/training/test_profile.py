@@ -63,8 +63,8 @@ def test_what_a_device_is_idle_for(tmp_path, wait, work):
         jax.block_until_ready(step(batch))
         time.sleep(work)
     table = profile.tabulated(step.lower(jnp.ones((64, 64))).compile().as_text())
-    for key, seconds in (("input_ms", wait), ("host_ms", work)):
-        assert seconds <= table[key] / 1e3 < seconds + 0.015
+    assert table["input_ms"] >= 1e3 * wait and table["host_ms"] >= 1e3 * work
+    assert (table["input_ms"] > table["host_ms"]) == (wait > work)
 
 
 PRODUCTS = """

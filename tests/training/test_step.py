@@ -10,13 +10,16 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import close, made, run_python, same_bits, start_training
+from helpers import ROOT, close, made, run_python, same_bits, start_training
 
+from bigjax.config import experiment_config
 from bigjax.models.gpt import GPT
 from bigjax.models.rnn import RNN
+from bigjax.run import read_config
 from bigjax.tasks.image_classification import ImageClassification
 from bigjax.tasks.language_modelling import LanguageModelling
 from bigjax.training.compiler import compiler_options, knows
+from bigjax.training.setup import set_up
 from bigjax.training.state import random_key
 from bigjax.training.step import eval_step, gradients, join_rows, split_rows, train_step
 
@@ -141,6 +144,20 @@ def test_clipping_keeps_the_direction_and_bounds_the_norm_but_not_the_decay(shar
     gradient = state.params["kernel"] * 0.8 - plain.params["kernel"]
     close(clipped.params["kernel"], state.params["kernel"] * 0.8 - min(share, 1) * gradient)
     assert same["grad_norm"] == sums["grad_norm"] == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
+
+
+@pytest.mark.parametrize("others", [{}, {"optimizer.accumulate_steps": 2}, {"finetune.freeze": "conv"}])
+def test_a_config_clips_what_learns(others):
+    rate, largest = 0.5, 1e-3
+    sections = experiment_config(str(ROOT / "experiments" / "digits_cnn.py")).to_dict()
+    sections["optimizer"] = {"name": "sgd", "learning_rate": rate, "clip_norm": largest}
+    experiment = set_up(read_config(sections, {"train.batch_size": 8} | others))
+    batch = experiment.dataset.splits["train"].train_batch(0, 0, 8, slice(0, 8))
+    before = jax.device_get((state := experiment.initial_state()).params)
+    after, sums = experiment.train_step(state, experiment.to_devices(batch))
+    moved = jax.tree.map(np.subtract, jax.device_get(after.params), before)
+    assert sums["grad_norm"] > 10 * largest
+    assert float(optax.tree.norm(moved)) == pytest.approx(rate * largest, rel=1e-3)
 
 
 def test_nothing_to_learn_from_moves_nothing_but_by_decay():
