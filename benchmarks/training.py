@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from bigjax.training.setup import Experiment
 
 SECONDS = 6.0  # of a turn, about
-PEAK = 989e12  # bfloat16 FLOP/s of an H200, of which MFU is a share
 
 
 def set_up_work(work: Work) -> tuple["Experiment", dict[str, np.ndarray]]:
@@ -177,8 +176,11 @@ def row(name: str, result: dict[str, Any]) -> str:
     cells = [name, both(lambda side: f"{side['parameters'] / 1e6:.2f}"), ms(ours), *other]
     cells.append(f"{theirs[best]['median_ms'] / ours['median_ms']:.2f}")
     if name in GPU:
+        from bigjax.training.flops import PEAK_BFLOAT16
+
+        peak = PEAK_BFLOAT16["NVIDIA H200"]  # whose rows they are
         cells.append(both(lambda side: f"{1e3 * WORK[name].units / side['median_ms']:,.0f}"))
-        cells.append(both(lambda side: f"{1e3 * ours['flops'] / side['median_ms'] / PEAK:.1%}"))
+        cells.append(both(lambda side: f"{1e3 * ours['flops'] / side['median_ms'] / peak:.1%}"))
     held = ours["peak_bytes"], min(side["peak_bytes"] for side in theirs.values())
     cells.append(" / ".join(f"{size / 2**20:.0f}" for size in held))
     cells.append(both(lambda side: f"{side['first_step_s']:.1f}"))
