@@ -10,12 +10,13 @@ from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
 from bigjax.models.convolution import Conv
-from bigjax.models.dropout import Dropout
+from bigjax.models.dropout import KEPT, Dropout
 from bigjax.models.linear import Linear
-from bigjax.models.norms import LayerNorm
+from bigjax.models.norms import LayerNorm, is_sum
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
 from bigjax.models.stacked import Remat, make_layers, through_layers
+from bigjax.models.tiles import LEAST, product
 
 
 class Conformer(nnx.Module):
@@ -184,7 +185,15 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
         """[B, T, D] to [B, T, D], with dropout where there is randomness for it."""
-        return self.down(self.dropout(nnx.silu(self.up(x)), deterministic=rngs is None, rngs=rngs))
+        key = None if rngs is None else rngs.dropout()
+
+        # As in `MLP`: the gradient keeps what the projection up gave, and what was dropped.
+        @partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
+        def down(up: jax.Array, key: jax.Array | None) -> jax.Array:
+            rngs = None if key is None else nnx.Rngs(dropout=key)
+            return self.down(self.dropout(nnx.silu(up), deterministic=rngs is None, rngs=rngs))
+
+        return down(self.up(x), key)
 
 
 class RelativeAttention(nnx.Module):
@@ -205,21 +214,18 @@ class RelativeAttention(nnx.Module):
     def __call__(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
         """[B, T, D] to [B, T, D], given sinusoids of distances [2 T - 1, D] and which frames are real, bool [B, T]."""
 
-        def heads(x: jax.Array) -> jax.Array:
-            return x.reshape(*x.shape[:-1], self.num_heads, -1)
+        def heads(x: jax.Array) -> jax.Array:  # heads come first: so XLA's CPU need transpose no scores
+            return jnp.moveaxis(x.reshape(*x.shape[:-1], self.num_heads, -1), -2, 0)
 
-        query, key, value = heads(self.query(x)), heads(self.key(x)), heads(self.value(x))  # [B, T, N, H]
-        distance = heads(self.distance(positions))  # [2 T - 1, N, H]
-        scores = jnp.einsum(
-            "btnh,rnh->bntr",
-            query + self.distance_bias.astype(x.dtype),
-            distance,
-            preferred_element_type=jnp.float32,
-        )
-        bias = shifted(scores) / math.sqrt(query.shape[-1])
-        query = query + self.content_bias.astype(x.dtype)
-        y = jax.nn.dot_product_attention(query, key, value, bias, mask[:, None, None, :])
-        return self.out(y.reshape(x.shape))
+        def plus(bias: jax.Array) -> jax.Array:
+            return query + bias[:, None, None].astype(x.dtype)
+
+        query, key, value = heads(self.query(x)), heads(self.key(x)), heads(self.value(x))  # [N, B, T, H]
+        distance = heads(self.distance(positions))  # [N, 2 T - 1, H]
+        scores = shifted(product("nbth,nrh->nbtr", plus(self.distance_bias[...]), distance))
+        scores = (scores + product("nbth,nbsh->nbts", plus(self.content_bias[...]), key)) / math.sqrt(query.shape[-1])
+        weights = jax.nn.softmax(jnp.where(mask[:, None], scores, LEAST)).astype(x.dtype)
+        return self.out(jnp.einsum("nbts,nbsh->btnh", weights, value).reshape(x.shape))
 
 
 class Convolution(nnx.Module):
@@ -235,18 +241,26 @@ class Convolution(nnx.Module):
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """[B, T, D] to [B, T, D], given which frames are real, bool [B, T]."""
-        x = jnp.where(mask[..., None], nnx.glu(self.up(x)), 0)
-        return self.down(nnx.silu(self.norm(self.depthwise(x))))
+
+        @jax.checkpoint  # as in `MLP`
+        def gated(up: jax.Array) -> jax.Array:
+            return jnp.where(mask[..., None], nnx.glu(up), 0)
+
+        @partial(jax.checkpoint, policy=is_sum)
+        def down(x: jax.Array) -> jax.Array:
+            return self.down(nnx.silu(self.norm(x)))
+
+        return down(self.depthwise(gated(self.up(x))))
 
 
 def shifted(scores: jax.Array) -> jax.Array:
-    """Scores by distance, from T - 1 to 1 - T, [B, N, T, 2 T - 1], as scores by key, [B, N, T, T].
+    """Scores by distance, from T - 1 to 1 - T, [N, B, T, 2 T - 1], as scores by key, [N, B, T, T].
 
     Row i of the result begins T - 1 - i further on; with one more column, rows of the flat array do so by themselves.
     """
-    b, n, t, r = scores.shape
-    scores = jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (1, 0))).reshape(b, n, r + 1, t)
-    return scores[:, :, 1:].reshape(b, n, t, r)[..., :t]
+    n, b, t, r = scores.shape
+    scores = jnp.pad(scores, ((0, 0), (0, 0), (0, 0), (1, 0))).reshape(n, b, r + 1, t)
+    return scores[:, :, 1:].reshape(n, b, t, r)[..., :t]
 
 
 def real(x: jax.Array, lengths: jax.Array) -> jax.Array:

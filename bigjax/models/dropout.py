@@ -5,9 +5,11 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.extend.random import threefry2x32_p
 
 PARTS = 2**16  # of which a rate is so many
+KEPT = "kept"  # what a policy of `jax.checkpoint` calls the bools that tell what is not dropped
 
 
 class Dropout(nnx.Dropout):
@@ -22,7 +24,7 @@ class Dropout(nnx.Dropout):
             return x
         assert rngs is not None
         shape = [1 if axis in self.broadcast_dims else size for axis, size in enumerate(x.shape)]
-        keep = random_parts(rngs.dropout(), shape) >= dropped
+        keep = checkpoint_name(random_parts(rngs.dropout(), shape) >= dropped, KEPT)
         return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
 
 

@@ -1,5 +1,7 @@
 """The blocks of Transformers: what is normalised, what is dropped, what is added to what."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from flax import nnx
 from helpers import apply, made
 
 from bigjax.models.attention import Attention
-from bigjax.models.blocks import MLP, Block, PostNormBlock, mlp_width
+from bigjax.models.blocks import MLP, Block, PostNormBlock, exact_gelu, mlp_width
 
 INIT = nnx.initializers.normal(0.5)
 RATE = 0.25
@@ -95,3 +97,12 @@ def test_the_mlp_by_its_formula(kind):
     else:
         up = up / 2 * (1 + np.float64(jax.scipy.special.erf(up / np.sqrt(2))))
     np.testing.assert_allclose(apply(mlp, jnp.float32(x)), up @ weights["down"], rtol=1e-5, atol=1e-4)
+
+
+def test_exact_gelu_and_its_derivative_are_those_of_float64():
+    x = np.linspace(-12, 12, 4801, dtype=np.float32)
+    wide = x.astype(np.float64)
+    normal = np.array([math.erfc(-number / math.sqrt(2)) / 2 for number in wide])
+    value, slope = jax.vmap(jax.value_and_grad(exact_gelu))(x)
+    np.testing.assert_allclose(value, wide * normal, rtol=2e-7, atol=7e-7)
+    np.testing.assert_allclose(slope, normal + wide * np.exp(-(wide**2) / 2) / math.sqrt(2 * math.pi), atol=2e-7)

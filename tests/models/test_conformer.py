@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from helpers import apply, filled, made, parameters
 
-from bigjax.models.conformer import Block, Conformer, Subsampling, shifted
+from bigjax.models.conformer import Block, Conformer, FeedForward, Subsampling, shifted
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
 
@@ -128,6 +128,20 @@ def test_dropout_acts_only_in_training():
     np.testing.assert_array_equal(apply(model, speech(), LENGTHS)[0], expected)
     np.testing.assert_array_equal(train(model, 1), train(model, 1))
     assert np.abs(train(model, 1) - train(model, 2)).max() > 1e-3
+
+
+def test_the_gradient_drops_what_was_dropped():
+    module = FeedForward(12, 20, 0.5, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x, along, weights = np.random.default_rng(0).normal(size=(3, 2, 30, 12)).astype(np.float32)
+
+    def through(x):
+        return module(x, nnx.Rngs(dropout=1))
+
+    y, forward = jax.jvp(through, (x,), (along,))
+    same, pull = jax.vjp(through, x)
+    np.testing.assert_array_equal(y, same)
+    assert not np.allclose(y, module(x, None))
+    np.testing.assert_allclose((weights * forward).sum(), (pull(weights)[0] * along).sum(), rtol=1e-4)
 
 
 def test_bfloat16_computes_in_it_and_keeps_float32_parameters():

@@ -1,4 +1,4 @@
-"""Norms and MLPs: that their gradients are those of what they compute, and what they keep for them."""
+"""Norms, MLPs and the like: that their gradients are those of what they compute, and what they keep for them."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from bigjax.models.blocks import MLP
+from bigjax.models.conformer import Convolution, FeedForward
 from bigjax.models.norms import BatchNorm, LayerNorm, RMSNorm
 
 LAYERS, ROWS, WIDTH = 16, 512, 64
@@ -84,3 +85,21 @@ def test_of_an_mlp_its_projections_are_kept(kind, arrays):
         lambda rngs: MLP(WIDTH, 16 * WIDTH, kind, dtype=jnp.float32, rngs=rngs, **inits)
     )
     assert found < arrays + 0.5
+
+
+@recomputes
+def test_of_a_conformers_module_its_projection_is_kept_and_what_was_dropped():
+    def through(module, x):
+        return module(x[None], nnx.Rngs(dropout=0))[0]
+
+    found = kept(through, 8 * WIDTH)(lambda rngs: FeedForward(WIDTH, 8 * WIDTH, 0.5, dtype=jnp.float32, rngs=rngs))
+    assert found < 1.5  # a bool is a quarter
+
+
+@recomputes
+def test_of_a_conformers_convolution_no_nonlinearity_is_kept():
+    def through(module, x):
+        return module(x[None], jnp.ones((1, ROWS), bool))[0]
+
+    found = kept(through, WIDTH)(lambda rngs: Convolution(WIDTH, 5, dtype=jnp.float32, rngs=rngs))
+    assert found < 6

@@ -333,8 +333,23 @@ def test_a_gpu_is_told_to_be_deterministic(reproducible):
 
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="XLA is told so from jax 0.12 on")
-def test_a_cpus_products_are_xlas_own():
-    product = jax.jit(jnp.matmul, compiler_options=compiler_options(True, "cpu"))
-    x = jnp.ones((256, 256))
-    assert " dot(" in product.lower(x, x).compile().as_text().partition("ENTRY")[2]  # and in no fusion
-    assert not knows((("xla_cpu_no_such_option", "true"),))
+@pytest.mark.parametrize("intel", [False, True])
+def test_a_cpus_products_are_xlas_own_but_on_intels(intel, monkeypatch):
+    monkeypatch.setattr("bigjax.training.compiler.is_intel_with_avx512", lambda: intel)
+    options = compiler_options(True, "cpu")
+
+    def called(function, *args):
+        text = jax.jit(function, compiler_options=options).lower(*args).compile().as_text()
+        return text.partition("ENTRY")[2]
+
+    x, image = jnp.ones((256, 256)), jnp.ones((2, 32, 32, 64))
+    assert (" dot(" in called(jnp.matmul, x, x)) != intel  # or in a fusion, which is YNNPACK's
+    kernel = jnp.ones((3, 3, 64, 64))
+    images = ("NHWC", "HWIO", "NHWC")
+    convolve = partial(jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=images)
+    assert " convolution(" in called(convolve, image, kernel)
+    assert "ynn_fusion" in called(lambda x: x.sum(1), x)
+
+
+def test_an_option_that_xla_has_not_is_left_out():
+    assert not knows(("xla_cpu_no_such_option", "true"))
