@@ -352,4 +352,4 @@ def test_a_cpus_products_are_xlas_own_but_on_intels(intel, monkeypatch):
 
 
 def test_an_option_that_xla_has_not_is_left_out():
-    assert not knows(("xla_cpu_no_such_option", "true"))
+    assert not knows("xla_cpu_no_such_option", "true")
