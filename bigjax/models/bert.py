@@ -13,10 +13,10 @@ from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP, PostNormBlock, over_keys
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.dropout import Dropout
+from bigjax.models.embedding import Embed, tied_logits
 from bigjax.models.linear import Linear
 from bigjax.models.norms import LayerNorm
 from bigjax.models.stacked import Remat, make_layers, through_layers
-from bigjax.models.tied import tied_logits
 
 SHARDING = (
     (r"(query|key|value|up)/kernel", P("fsdp", "tensor")),
@@ -96,9 +96,9 @@ class BERT(nnx.Module):
 
         self.context = context
         self.kind = head
-        self.embedding = nnx.Embed(vocab_size, d_model, embedding_init=init, **parts)
-        self.positions = nnx.Embed(context, d_model, embedding_init=init, **parts)
-        self.types = nnx.Embed(num_types, d_model, embedding_init=init, **parts)
+        self.embedding = Embed(vocab_size, d_model, embedding_init=init, **parts)
+        self.positions = Embed(context, d_model, embedding_init=init, **parts)
+        self.types = Embed(num_types, d_model, embedding_init=init, **parts)
         self.norm = norm(rngs)
         self.remat = remat
         self.blocks = make_layers(block, num_layers, scan_layers, rngs)
@@ -202,7 +202,7 @@ class MaskedLMHead(nnx.Module):
         self.norm = norm
         self.bias = nnx.Param(jnp.zeros(vocab_size))
 
-    def __call__(self, x: jax.Array, embedding: nnx.Embed) -> jax.Array:
+    def __call__(self, x: jax.Array, embedding: Embed) -> jax.Array:
         """[B, T, D] to [B, T, V]."""
         x = self.norm(nnx.gelu(self.transform(x), approximate=False))
         return tied_logits(x, embedding) + self.bias.astype(x.dtype)

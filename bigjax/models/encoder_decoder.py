@@ -14,11 +14,11 @@ from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, PostNormBlock, over_keys
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.dropout import Dropout
+from bigjax.models.embedding import Embed, tied_logits
 from bigjax.models.norms import LayerNorm
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.sinusoids import sinusoids
 from bigjax.models.stacked import Remat, make_layers, through_layers, unstacked_layers
-from bigjax.models.tied import tied_logits
 
 
 class Source(NamedTuple):
@@ -78,7 +78,7 @@ class EncoderDecoder(nnx.Module):
         self.frequencies = rotary_frequencies(d_model, 10000.0)
         # So that scaled by sqrt(D) it has variance 1, as the positions nearly have, and the output's logits too.
         init = nnx.initializers.normal(d_model**-0.5)
-        self.embedding = nnx.Embed(vocab_size, d_model, dtype=dtype, embedding_init=init, rngs=rngs)
+        self.embedding = Embed(vocab_size, d_model, dtype=dtype, embedding_init=init, rngs=rngs)
         sizes = (d_model, num_heads, d_ff, dropout)
         self.remat = remat
         self.encoder_blocks = make_layers(

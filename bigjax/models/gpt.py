@@ -12,12 +12,12 @@ from bigjax.models.attention import Attention, KeyValues
 from bigjax.models.blocks import MLP, Block, mlp_width
 from bigjax.models.checks import check_choice, check_dropout, check_positive, check_sizes
 from bigjax.models.dropout import Dropout
+from bigjax.models.embedding import Embed, tied_logits
 from bigjax.models.linear import Linear
 from bigjax.models.moe import MixtureOfExperts
 from bigjax.models.norms import LayerNorm, RMSNorm
 from bigjax.models.rotary import rotary_frequencies
 from bigjax.models.stacked import Remat, make_layers, through_noting, unstacked_layers
-from bigjax.models.tied import tied_logits
 
 SHARDING = (
     (r"(query|key|value|up|gate)/kernel", P("fsdp", "tensor")),
@@ -118,10 +118,10 @@ class GPT(nnx.Module):
             raise ValueError(f"balance_weight must be 0 or more, not {balance_weight}")
         normal = nnx.initializers.normal
         self.context, self.remat, self.balance_weight = context, remat, balance_weight
-        self.embedding = nnx.Embed(vocab_size, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs)
+        self.embedding = Embed(vocab_size, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs)
         rotary = positions == "rotary"
         self.positions = (
-            None if rotary else nnx.Embed(context, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs)
+            None if rotary else Embed(context, d_model, dtype=dtype, embedding_init=normal(0.02), rngs=rngs)
         )
         width = head_dim or d_model // num_heads
         frequencies = rotary_frequencies(width, rope_theta, rope_scaling) if rotary else None

@@ -7,10 +7,10 @@ from flax.typing import Dtype
 
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.dropout import Dropout
+from bigjax.models.embedding import Embed, look_up, tied_logits
 from bigjax.models.linear import Linear
 from bigjax.models.recurrence import Carry
 from bigjax.models.recurrent import Cell, Recurrent
-from bigjax.models.tied import tied_logits
 
 
 class RNN(nnx.Module):
@@ -75,7 +75,7 @@ class RNN(nnx.Module):
             raise ValueError(f"alpha and beta must be 0 or more, not {alpha} and {beta}")
         hidden = d_hidden or d_model
         out = d_model if tied else hidden
-        self.embedding = nnx.Embed(
+        self.embedding = Embed(
             vocab_size, d_model, dtype=dtype, embedding_init=nnx.initializers.normal(d_model**-0.5), rngs=rngs
         )
         self.layers = Recurrent(
@@ -130,7 +130,7 @@ class RNN(nnx.Module):
           [B, T, D], and the state after each row's last token.
         """
         table = self.embedding_dropout(self.embedding.embedding[...], deterministic=not train, rngs=rngs)
-        x = jnp.take(table.astype(self.embedding.dtype), tokens, axis=0)
+        x = look_up(self.embedding.num_embeddings, table.astype(self.embedding.dtype), tokens)
         x = self.input_dropout(x, deterministic=not train, rngs=rngs)
         raw, carry = self.layers(x, carry, lengths, train=train, rngs=rngs)
         x = self.output_dropout(raw, deterministic=not train, rngs=rngs)

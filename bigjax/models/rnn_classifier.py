@@ -10,6 +10,7 @@ from flax.typing import Dtype
 
 from bigjax.models.checks import check_choice, check_dropout, check_sizes
 from bigjax.models.dropout import Dropout
+from bigjax.models.embedding import Embed
 from bigjax.models.linear import Linear
 from bigjax.models.recurrent import Cell, Recurrent
 
@@ -56,7 +57,7 @@ class RNNClassifier(nnx.Module):
         check_dropout(dropout)
         width = d_hidden or d_model
         init = nnx.initializers.normal(d_model**-0.5)
-        self.embedding = nnx.Embed(vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
+        self.embedding = Embed(vocab_size, d_model, embedding_init=init, dtype=dtype, rngs=rngs)
         self.layers = Recurrent(
             d_model, width, num_layers, cell, bidirectional, dropout=dropout, dtype=dtype, rngs=rngs
         )

@@ -35,11 +35,29 @@ def attend_in_tiles(
     Returns:
       [B, T, N, H].
     """
-    batch, length, num_heads, width = query.shape
+    batch, length, num_heads, _ = query.shape
     query, mask = grouped(query, key.shape[1], mask)
-    short = max(length, key.shape[2]) <= TILE
-    y = forward(query, key, value, mask, causal)[0] if short else tiled(query, key, value, mask, causal)
-    return y.reshape(batch, num_heads, length, width).swapaxes(1, 2)
+
+    def by_position(x: jax.Array) -> jax.Array:  # [B, K, G, T, X] to [B, T, N, X]
+        return x.reshape(batch, num_heads, length, -1).swapaxes(1, 2)
+
+    if max(length, key.shape[2]) > TILE:
+        return by_position(tiled(query, key, value, mask, causal))
+    sums, total, _ = forward(query, key, value, mask, causal)
+    return average(by_position(sums), by_position(total)).astype(query.dtype)
+
+
+@jax.custom_jvp
+def average(sums: jax.Array, total: jax.Array) -> jax.Array:
+    """`sums` [..., H] over `total` [..., 1], once: XLA would make it a second time for the gradient to keep."""
+    return jax.lax.optimization_barrier(sums / total)
+
+
+@average.defjvp
+def average_jvp(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
+    """By the average, which the next projection keeps for its own gradient, too, and not by the sums."""
+    y = average(*primals)
+    return y, (tangents[0] - y * tangents[1]) / primals[1]
 
 
 def grouped(query: jax.Array, num_kv_heads: int, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
@@ -57,8 +75,11 @@ def grouped(query: jax.Array, num_kv_heads: int, mask: jax.Array | None) -> tupl
 
 def forward(
     query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, causal: bool
-) -> tuple[jax.Array, jax.Array]:
-    """What queries [B, K, G, T, H] / sqrt(H) get, and the logarithm of the sum of their weights, [B, K, G, T, 1]."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What queries [B, K, G, T, H] / sqrt(H) get, summed, and of their scores [B, K, G, T, S]: all are float32.
+
+    Those are the sum of their exponentials less the greatest, [B, K, G, T, 1], and that.
+    """
     parts = []
     for rows, seen in blocks(query.shape[3], key.shape[2], causal):
 
@@ -67,12 +88,11 @@ def forward(
             greatest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
             weights = jnp.exp(scores - greatest)
             y = product("bkgts,bksh->bkgth", weights.astype(value.dtype), value[:, :, seen])
-            total = weights.sum(-1, keepdims=True)
-            return None, ((y / total).astype(query.dtype), greatest + jnp.log(total))
+            return None, (y, weights.sum(-1, keepdims=True), greatest)
 
         parts.append(over_tiles(attend, None, rows.start, seen_by(mask, rows, seen), query[..., rows, :])[1])
-    out, log_total = (jnp.concatenate(part, axis=3) for part in zip(*parts, strict=True))
-    return out, log_total
+    sums, total, greatest = (jnp.concatenate(part, axis=3) for part in zip(*parts, strict=True))
+    return sums, total, greatest
 
 
 def blocks(length: int, source_length: int, causal: bool) -> list[tuple[slice, slice]]:
@@ -159,14 +179,15 @@ def tile_gradients(
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def tiled(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
-    """`forward`, whose gradient computes the scores again."""
-    return forward(query, key, value, mask, causal)[0]
+    """What `forward` tells of, [B, K, G, T, H]; its gradient computes the scores again."""
+    return tiled_forward(query, key, value, mask, causal)[0]
 
 
 def tiled_forward(query: jax.Array, key: jax.Array, value: jax.Array, mask: Any, causal: bool) -> tuple[Any, Any]:
     """And what the gradient needs."""
-    out, log_total = forward(query, key, value, mask, causal)
-    return out, (query, key, value, mask, out, log_total)
+    sums, total, greatest = forward(query, key, value, mask, causal)
+    out = (sums / total).astype(query.dtype)
+    return out, (query, key, value, mask, out, greatest + jnp.log(total))
 
 
 def tiled_backward(causal: bool, saved: tuple[Any, ...], grad: jax.Array) -> tuple[Any, ...]:

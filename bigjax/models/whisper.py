@@ -15,10 +15,10 @@ from bigjax.models.blocks import MLP, Block
 from bigjax.models.checks import check_dropout, check_sizes
 from bigjax.models.convolution import Conv
 from bigjax.models.dropout import Dropout
+from bigjax.models.embedding import Embed, tied_logits
 from bigjax.models.norms import LayerNorm
 from bigjax.models.sinusoids import sinusoids
 from bigjax.models.stacked import Remat, make_layers, through_layers, unstacked_layers
-from bigjax.models.tied import tied_logits
 
 
 class Decoding(NamedTuple):
@@ -81,7 +81,7 @@ class Whisper(nnx.Module):
         sizes = (d_model, num_heads, d_ff, dropout)
         self.encoder = Encoder(num_mels, source_context, num_layers, *sizes, scan_layers, remat, dtype=dtype, rngs=rngs)
         self.context, self.remat = context, remat
-        embed = partial(nnx.Embed, embedding_init=INIT, dtype=dtype, rngs=rngs)
+        embed = partial(Embed, embedding_init=INIT, dtype=dtype, rngs=rngs)
         self.embedding = embed(vocab_size, d_model)
         self.positions = embed(context, d_model)
         self.blocks = make_layers(

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import jiwer
 import numpy as np
 import optax
 from flax import nnx
@@ -79,6 +78,8 @@ class SpeechRecognition(Task):
 
     def score(self, outputs: Mapping[int, dict[str, np.ndarray]], references: Any) -> dict[str, float]:
         """Substitutions, deletions and insertions per word and per character of the split, as jiwer counts them."""
+        import jiwer
+
         texts = [references.texts[example] for example in outputs]
         heard = [references.decode(self.heard(row)) for row in outputs.values()]
         return {

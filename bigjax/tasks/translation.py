@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from sacrebleu.metrics import BLEU, CHRF
 
 from bigjax.inference.beam import LengthPenalty, search
 from bigjax.inference.generate import advance, begin
@@ -113,6 +112,8 @@ class Translation(Task):
 
         There are none of the training split, which keeps no references.
         """
+        from sacrebleu.metrics import BLEU, CHRF
+
         if references is None:
             return {}
         translations = [decoded(outputs[i]["tokens"], references.decode) for i in sorted(outputs)]
@@ -122,6 +123,8 @@ class Translation(Task):
 
     def examples(self, model: nnx.Module, batches: Iterable[Batch], info: Mapping[str, Any]) -> dict[str, Any]:
         """20 pairs of middling length with their translations."""
+        from sacrebleu.metrics import BLEU
+
         batches = list(batches)
         batch = batches[len(batches) // 2]
         tokens = jax.jit(self.translate)(model, batch)

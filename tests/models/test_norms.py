@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from bigjax.models.attention import Attention
 from bigjax.models.blocks import MLP
 from bigjax.models.conformer import Convolution, FeedForward
+from bigjax.models.dropout import Dropout
 from bigjax.models.norms import BatchNorm, LayerNorm, RMSNorm
 
 LAYERS, ROWS, WIDTH = 16, 512, 64
@@ -85,6 +87,24 @@ def test_of_an_mlp_its_projections_are_kept(kind, arrays):
         lambda rngs: MLP(WIDTH, 16 * WIDTH, kind, dtype=jnp.float32, rngs=rngs, **inits)
     )
     assert found < arrays + 0.5
+
+
+@recomputes
+def test_of_dropout_a_bool_is_kept():
+    def through(dropout, x):
+        return dropout(x, deterministic=False, rngs=nnx.Rngs(dropout=0))
+
+    assert kept(through, WIDTH)(lambda rngs: Dropout(0.5)) < 0.5  # an array of bools is a quarter
+
+
+@recomputes
+def test_of_attention_what_its_averages_were_sums_of_is_not_kept():
+    def through(attention, x):
+        return attention(x[None])[0][0]
+
+    inits = {"kernel_init": nnx.initializers.normal(0.1), "out_init": nnx.initializers.normal(0.1)}
+    found = kept(through, WIDTH)(lambda rngs: Attention(WIDTH, 1, dtype=jnp.float32, rngs=rngs, **inits))
+    assert found < 14  # 8 of weights, 4 of queries, keys, values and averages, 1 of inputs
 
 
 @recomputes
