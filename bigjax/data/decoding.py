@@ -1,7 +1,6 @@
 """Encoded images (JPEG, PNG, ...) to pixels of one shape: all at the start, or each time they are asked for."""
 
 import hashlib
-import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bigjax.data.dataset import Dataset
 from bigjax.data.images import Augment, Source, image_dataset, in_memory
+from bigjax.data.opening import open_image
 from bigjax.data.records import BadRecords, OnError
 from bigjax.errors import UserError
 
@@ -89,27 +89,29 @@ class Format:
           BadImage: it is damaged.
         """
         mode, filter = "L" if self.grayscale else "RGB", Image.Resampling[self.interpolation.upper()]
+        wanted, least = size if part else self.image_size, None
         try:
-            image = Image.open(io.BytesIO(data))
-            width, height = image.size
-            # JPEG alone can decode at a fraction of its size; twice what is wanted leaves the filter its work.
-            if part:
-                left, top, right, bottom = part(height, width)
-                image.draft(mode, (2 * size * width // (right - left), 2 * size * height // (bottom - top)))
-            elif self.image_size:
-                image.draft(mode, (2 * self.image_size, 2 * self.image_size))
-            image.load()
+            (width, height), load = open_image(data, mode)
+            left, top, right, bottom = part(height, width) if part else (0, 0, width, height)
+            if wanted:  # twice as much leaves the filter its work
+                least = 2 * wanted * width // (right - left), 2 * wanted * height // (bottom - top)
+            pixels = load(least)
         except Exception as error:  # Pillow's decoders raise whatever damaged bytes lead them to
             reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
             raise BadImage(name, f"damaged or not an image ({reason}); replace or remove it") from error
-        if image.mode.startswith(("I", "F")):
+        if isinstance(pixels, np.ndarray):
+            if not wanted:
+                return pixels
+            pixels = Image.fromarray(pixels if mode == "RGB" else pixels[..., 0])
+        if pixels.mode.startswith(("I", "F")):
             raise BadImage(name, "of more than 8 bits a channel, which would be cut off; convert it to 8 bits")
-        pixels = image if image.mode == mode else image.convert(mode)
+        if pixels.mode != mode:
+            pixels = pixels.convert(mode)
         if part:
             x, y = pixels.width / width, pixels.height / height
             pixels = pixels.resize((size, size), filter, (left * x, top * y, right * x, bottom * y))
-        elif self.image_size:
-            pixels = ImageOps.fit(pixels, (self.image_size, self.image_size), filter)
+        elif wanted:
+            pixels = ImageOps.fit(pixels, (wanted, wanted), filter)
         return np.asarray(pixels).reshape(pixels.height, pixels.width, -1)
 
 

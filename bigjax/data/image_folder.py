@@ -143,7 +143,7 @@ def encoded(root: Path, files: Files) -> Encoded:
 
     names = [path for path, _ in files]
     content = partial(files_sha256, root, names, f"fingerprint of {root.name}")
-    return Encoded(fetch, lambda i: repr(str(root / files[i][0])), len(files), content)
+    return Encoded(fetch, lambda i: repr(f"{root}/{files[i][0]}"), len(files), content)
 
 
 def read(path: str) -> bytes:

@@ -19,7 +19,7 @@ from bigjax.training.workdir import Workdir
 
 PACKAGES = (
     *("bigjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections"),
-    *("tokenizers", "pillow", "soundfile", "soxr", "jiwer", "sacrebleu"),
+    *("tokenizers", "pillow", "simplejpeg", "soundfile", "soxr", "jiwer", "sacrebleu"),
 )
 
 

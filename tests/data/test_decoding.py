@@ -90,6 +90,36 @@ def test_large_jpegs_are_decoded_at_a_fraction_that_nobody_sees():
     np.testing.assert_array_equal(found, exact)
 
 
+@pytest.mark.parametrize("kind", ["usual", "progressive", "full colour", "gray", "cmyk", "flipped", "grown"])
+@pytest.mark.parametrize("grayscale", [False, True])
+def test_jpegs_have_the_pixels_that_pillow_gives(kind, grayscale, monkeypatch):
+    image, file = Image.open(io.BytesIO(photograph(203, 151))), io.BytesIO()
+    image = image.convert({"gray": "L", "cmyk": "CMYK"}.get(kind, "RGB"))
+    image.save(file, "JPEG", progressive=kind == "progressive", subsampling=0 if kind == "full colour" else 2)
+    data = bytearray(file.getvalue())
+    if kind == "flipped":  # which Pillow does not notice
+        data[len(data) // 2] ^= 0x55
+    if kind == "grown":
+        data += b"more"
+
+    def decoded():
+        for size in (None, 90, 20):
+            yield Format(size, grayscale).decode(bytes(data), "x")
+        yield Format(None, grayscale, "bilinear").decode(bytes(data), "x", lambda h, w: (3, 5, w - 20, h - 9), 31)
+
+    found = [*decoded()]
+    assert found[0].shape == (151, 203, 1 if grayscale else 3)
+    monkeypatch.setattr("bigjax.data.opening.COLOURS", {"RGB": (), "L": ()})  # all is left to Pillow
+    for mine, other in zip(found, decoded(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize("end", [100, 2000, -10])
+def test_a_jpeg_that_ends_too_soon_is_damaged(end):
+    with pytest.raises(BadImage, match="runcated"):
+        Format(None, False).decode(photograph(203, 151)[:end], "x")
+
+
 def test_a_row_depends_on_seed_step_and_row_alone(root: Path) -> None:
     split = image_folder(str(root), **PARTS, randaugment_ops=1).splits["train"]
     for step in (0, 5):
