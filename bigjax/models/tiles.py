@@ -139,7 +139,8 @@ def over_tiles(
 
 def tile_scores(query: jax.Array, key: jax.Array, mask: jax.Array | None, first: jax.Array | int | None) -> jax.Array:
     """float32 [B, K, G, T, S], the least number where unseen: after a query's position, which counts from `first`."""
-    scores = product("bkgth,bksh->bkgts", query, key)
+    # The barrier has their gradient made once for the two products that read it: XLA's CPU makes a second, transposed.
+    scores = jax.lax.optimization_barrier(product("bkgth,bksh->bkgts", query, key))
     if mask is not None:
         scores = jnp.where(mask, scores, LEAST)
     if first is not None:
