@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,9 +22,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from benchmarks.peers.loader import Images
-from bigjax.data.dataset import Batch, Split
-from bigjax.data.image_folder import image_folder
-from bigjax.data.loader import prefetched
+
+if TYPE_CHECKING:
+    from bigjax.data.dataset import Batch, Split
 
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 BATCH = 32
@@ -50,25 +51,25 @@ class CNN(nn.Module):
         return self.head(F.relu(self.hidden(x.flatten(1))))
 
 
-def inputs(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def inputs(batch: "Batch") -> tuple[torch.Tensor, torch.Tensor]:
     """Normalised images [B, 3, H, W] in channels-last memory, and labels."""
     image = (torch.from_numpy(batch["image"]).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     return image.permute(0, 3, 1, 2), torch.from_numpy(batch["label"]).long()
 
 
-def torch_batches(images: Images, batch_size: int) -> Iterator[Batch]:
+def torch_batches(images: Images, batch_size: int) -> Iterator["Batch"]:
     """Batches of an epoch, decoded by two processes."""
     for image, label in DataLoader(images, batch_size, shuffle=images.train, num_workers=2):
         yield {"image": image.numpy(), "label": label.numpy(), "mask": np.ones(len(label), np.float32)}
 
 
-def eval_batches(split: Split) -> Iterator[Batch]:
+def eval_batches(split: "Split") -> Iterator["Batch"]:
     """Batches of a whole split."""
     return (split.eval_batch(index, 500, slice(0, 500)) for index in range(split.eval_batches(500)))
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
+def accuracy(model: nn.Module, batches: Iterable["Batch"]) -> float:
     """Over a whole split."""
     correct = total = 0.0
     for batch in batches:
@@ -97,6 +98,9 @@ def main() -> None:
         batches = itertools.islice(epochs, steps)
         held_out = {"test": torch_batches(Images(f"{options.root}/test", crop=24, train=False), 500)}
     else:
+        from bigjax.data.image_folder import image_folder
+        from bigjax.data.loader import prefetched
+
         data = image_folder(options.root, crop=24, flip=True)
         train = data.splits["train"]
         steps = math.ceil(options.epochs * train.steps_per_epoch(BATCH))
