@@ -9,6 +9,7 @@ import simplejpeg
 from PIL import Image
 
 COLOURS = {"RGB": ("YCbCr", "RGB", "Gray"), "L": ("Gray",)}  # of JPEG files: where Pillow's pixels are the same
+LARGE = 2**26  # pixels, from which on it is left to Pillow, which refuses what would fill the memory
 
 Size = tuple[int, int]  # width and height, as in Pillow
 
@@ -21,9 +22,10 @@ def open_image(data: bytes, mode: str) -> tuple[Size, Callable[[Size | None], Im
     """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        usual = colours in COLOURS[mode] and height * width < LARGE
     except ValueError:
-        colours = "none"
-    if colours in COLOURS[mode]:
+        usual = False
+    if usual:
         return (width, height), partial(decode_jpeg, data, mode, (width, height))
     image = Image.open(io.BytesIO(data))
     return image.size, partial(load, image, mode)

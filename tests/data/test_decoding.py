@@ -120,6 +120,15 @@ def test_a_jpeg_that_ends_too_soon_is_damaged(end):
         Format(None, False).decode(photograph(203, 151)[:end], "x")
 
 
+def test_a_jpeg_that_says_it_is_enormous_is_refused_before_it_takes_memory(monkeypatch):
+    data = bytearray(photograph(203, 151))
+    start = data.index(b"\xff\xc0") + 5  # height and width in the frame's header
+    data[start : start + 4] = (65_000).to_bytes(2, "big") * 2
+    monkeypatch.setattr("simplejpeg.decode_jpeg", None)
+    with pytest.raises(BadImage, match="exceeds limit"):
+        Format(None, False).decode(bytes(data), "x")
+
+
 def test_a_row_depends_on_seed_step_and_row_alone(root: Path) -> None:
     split = image_folder(str(root), **PARTS, randaugment_ops=1).splits["train"]
     for step in (0, 5):
