@@ -33,6 +33,7 @@ def test_a_row_s_gradient_is_the_sum_of_those_of_its_positions():
     np.testing.assert_allclose(direction, expected, rtol=1e-5)
 
 
+@pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="XLA's CPU undid it")
 def test_its_gradient_takes_no_memory_while_the_layers_after_it_hold_theirs():
     rows, width, layers = 64, 256, 4
     table, kernels = jnp.ones((layers * rows, width)), jnp.ones((layers, width, width))
