@@ -112,10 +112,10 @@ class Translation(Task):
 
         There are none of the training split, which keeps no references.
         """
-        from sacrebleu.metrics import BLEU, CHRF
-
         if references is None:
             return {}
+        from sacrebleu.metrics import BLEU, CHRF
+
         translations = [decoded(outputs[i]["tokens"], references.decode) for i in sorted(outputs)]
         right = [references.texts[i] for i in sorted(outputs)]
         bleu = BLEU(tokenize=self.bleu_tokenizer).corpus_score(translations, [right])
